@@ -1,0 +1,45 @@
+//! A simulator of Amazon Bedrock for the tests and load tests of the proxy: it checks every signature, refuses what
+//! must never reach AWS, answers all operations of Bedrock's eight services, bills what it served, and fails on demand.
+//!
+//! It is the judge, so it shares no code with what it judges: routing data, SigV4, event-stream framing and the
+//! arithmetic of prices are all written here a second time. What AWS itself would answer rests on the service models
+//! of botocore 1.44.5 and AWS's documentation as of 2026-11-22; no request of ours ever reached AWS.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`server`], `connection`, `service`, `control` | sockets, one request, the `/_sim/` endpoints |
+//! | `operations`, `violations`, `sigv4`, `chunk_signature` | what was asked, and whether it was allowed to arrive |
+//! | `answer` | one file per family of answers |
+//! | `playback`, [`behaviour`] | pacing and faults on demand |
+//! | `billing`, `prices`, [`usage`] | the bill |
+//! | [`record`], `eventstream`, `sse`, `clock`, `text` | what came in; framing; plumbing |
+
+mod answer;
+pub mod behaviour;
+mod bidirectional;
+mod billing;
+mod chunk_signature;
+mod clock;
+mod connection;
+mod control;
+pub mod eventstream;
+mod operations;
+mod playback;
+mod prices;
+pub mod record;
+pub mod server;
+mod service;
+mod sigv4;
+mod sse;
+mod text;
+pub mod usage;
+mod violations;
+
+pub use behaviour::{Behaviour, Fault, Match, Rule};
+pub use billing::{Billed, Row};
+pub use record::{Counters, Record};
+pub use server::{Credential, Options, Running, Simulator, StartError};
+pub use usage::Usage;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! The `dheera_ai` command.
+
+fn main() {}
