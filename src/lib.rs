@@ -1,3 +1,5 @@
 //! An edge proxy for Amazon Bedrock in Bedrock's own wire format.
 
+pub mod aws;
+pub mod error;
 pub mod types;
