@@ -2,4 +2,6 @@
 
 pub mod aws;
 pub mod error;
+pub mod price;
 pub mod types;
+pub mod usage;
