@@ -1,0 +1,69 @@
+//! Every default of the configuration, with its reason. Nothing is decided here that a key cannot change.
+//!
+//! AWS's limits are those of its service models (botocore 1.44.5) and user guide, read 2026-11-22.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// The port that users of this kind of proxy know.
+pub const PORT: u16 = 4000;
+
+/// Without a master key only this machine may call.
+pub const HOST_OPEN: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// With a master key every interface is served, as in a container.
+pub const HOST_GUARDED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// 25 MiB. The body of `InvokeModel` may have 25,000,000 bytes (its model's `Body.max`); the rest is room for the JSON
+/// around it, so that AWS and not the proxy says what is too large.
+pub const BODY_BYTES_MAX: usize = 25 * 1024 * 1024;
+
+/// Ten bodies of the largest size, or a quarter of a million of 1 KB: what a small machine can hold.
+pub const BUFFERED_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Session tokens and trace headers together stay under 16 KiB; four times that is no client's need.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+pub const HEADER_COUNT_MAX: usize = 256;
+
+/// A body of the largest size needs 3.5 Mbit/s to arrive in this time.
+pub const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Longer than any pause of a client that is alive, shorter than what an idle connection is worth.
+pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// First byte of an answer. AWS: "Nova inference can take up to 60 minutes"; a shorter wait would cut calls that AWS
+/// bills.
+pub const TIMEOUT: Duration = Duration::from_hours(1);
+
+/// Between two bytes of an answer. Models that think send nothing meanwhile; minutes are seen, five are not.
+pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// A region answers a connect within a few hundred milliseconds; what takes longer is better tried elsewhere.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a stop waits for requests in flight. Orchestrators kill after 30 to 120 s.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// As many as the AWS SDKs retry, so three attempts in all.
+pub const NUM_RETRIES: u32 = 2;
+
+pub const WEIGHT: u32 = 1;
+
+/// `RoleSessionName` where none is configured; it is what `CloudTrail` shows.
+pub const ROLE_SESSION_NAME: &str = "dheera-ai";
+
+/// For operations without a deployment when nothing names a region: Bedrock's first and largest.
+pub const DIRECT_REGION: &str = "us-east-1";
+
+/// Below this many characters a master key can be guessed.
+pub const MASTER_KEY_CHARS_ADVISED: usize = 16;
+
+/// A configuration of 5,000 deployments has 1 MiB.
+pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// One worker per core.
+#[must_use]
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

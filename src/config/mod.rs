@@ -1,0 +1,236 @@
+//! The configuration the rest of the program sees: validated, immutable, without serde.
+//!
+//! `yaml.rs` reads text into a tree with places, `known_keys.rs` lists every key, `section.rs` checks keys and reads
+//! values, `raw.rs` is the only place that knows the YAML shape, `resolve/` turns it into this, `problem.rs` tells
+//! every mistake with its place and remedy, `secrets.rs` is where environment variables are read, `defaults.rs` holds
+//! every default with its reason, `show.rs` prints a configuration without its secrets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::aws::operation::Service;
+use crate::price::book::{PriceBook, PriceOverride};
+use crate::types::ids::{DeploymentId, ModelId, ModelName, Region};
+use crate::types::money::NanoUsd;
+use crate::types::secret::Secret;
+
+pub mod defaults;
+mod endpoint_url;
+mod known_keys;
+pub mod load;
+mod model_form;
+pub mod problem;
+mod raw;
+mod resolve;
+pub mod secrets;
+mod section;
+pub mod show;
+mod yaml;
+
+/// Everything the proxy needs to know, complete and consistent.
+#[derive(Debug)]
+pub struct Config {
+    pub listen: Listen,
+    pub access: Access,
+    /// In the order of `model_list`.
+    pub deployments: Vec<Deployment>,
+    pub direct: Direct,
+    pub endpoints: Endpoints,
+    pub router: Router,
+    pub limits: Limits,
+    pub request_log: RequestLog,
+    pub price_book: Arc<PriceBook>,
+    /// Price of one call of an operation that reports no usage, by operation name (`RetrieveAndGenerate`).
+    pub operation_prices: BTreeMap<String, NanoUsd>,
+    /// The `AWS_*` entries of `environment_variables`. The AWS credential chain reads variables by itself and must see
+    /// these before the process's own; every other variable was followed while the configuration was read.
+    pub environment: BTreeMap<String, Secret>,
+}
+
+/// The address and threads of the listener.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    pub host: IpAddr,
+    pub port: u16,
+    /// Worker threads; one per core by default.
+    pub workers: usize,
+}
+
+/// Who may call.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Guards everything when set. `None` is the open mode, on loopback only unless `allow_anonymous`.
+    pub master_key: Option<Secret>,
+    pub allow_anonymous: bool,
+    /// Whether `/metrics` needs the key when there is one.
+    pub require_auth_for_metrics: bool,
+}
+
+/// One entry of `model_list`: where a model name may be served.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// Unique over the list; `model_info.id` or `<model_name>-<n>`.
+    pub id: DeploymentId,
+    pub model_name: ModelName,
+    /// What stands in the path upstream, decoded.
+    pub model_id: ModelId,
+    pub region: Region,
+    pub credentials: Credentials,
+    /// `AWS_BEARER_TOKEN_BEDROCK`, for entries without credentials of their own. As in the AWS SDKs it comes before
+    /// `credentials` for operations that accept a bearer token; the others are signed with `credentials`.
+    pub bearer: Option<SecretRef>,
+    /// `aws_bedrock_runtime_endpoint`: serves bedrock-runtime in place of AWS's own host.
+    pub runtime_endpoint: Option<Endpoint>,
+    /// Share of the load among deployments of one name; at least 1.
+    pub weight: u32,
+    /// First byte of a non-streamed answer, after the request was sent.
+    pub timeout: Duration,
+    /// First byte of a streamed answer.
+    pub stream_timeout: Duration,
+    /// The model whose price applies where `model_id` hides it (an application inference profile, a custom model).
+    pub base_model: Option<ModelId>,
+    /// Prices of `model_info`; they win over the book.
+    pub price: Option<PriceOverride>,
+}
+
+/// Where the credentials of a deployment come from. `Debug` tells the kind and nothing more: an access key id is no
+/// secret to AWS, but it is half of a pair and the name of an account.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Credentials {
+    /// The standard AWS chain: environment, profile, SSO, web identity, container, instance metadata.
+    Chain,
+    Profile(String),
+    Static {
+        access_key_id: String,
+        secret_access_key: SecretRef,
+        session_token: Option<SecretRef>,
+    },
+    /// `aws_role_name`, reached from `base`.
+    AssumeRole {
+        base: Box<Credentials>,
+        role_arn: String,
+        session_name: String,
+        external_id: Option<String>,
+        sts_endpoint: Option<String>,
+        region: String,
+    },
+    /// `aws_web_identity_token` (a path, or the token itself) and `aws_role_name`.
+    WebIdentity {
+        token: SecretRef,
+        role_arn: String,
+        session_name: String,
+        sts_endpoint: Option<String>,
+        region: String,
+    },
+    /// A Bedrock API key, sent as a bearer token.
+    ApiKey(SecretRef),
+}
+
+impl Credentials {
+    /// The kind, in a word or two.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Chain => "AWS chain",
+            Self::Profile(_) => "profile",
+            Self::Static { .. } => "static keys",
+            Self::AssumeRole { .. } => "assumed role",
+            Self::WebIdentity { .. } => "web identity",
+            Self::ApiKey(_) => "Bedrock API key",
+        }
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
+/// A secret that may stand in a hashed key of a cache.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretRef(pub Secret);
+
+impl std::hash::Hash for SecretRef {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.expose().hash(state);
+    }
+}
+
+impl std::fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What serves an id that `model_list` does not name, and every operation without a model.
+#[derive(Debug, Clone)]
+pub struct Direct {
+    pub region: Region,
+    pub credentials: Credentials,
+    /// As [`Deployment::bearer`].
+    pub bearer: Option<SecretRef>,
+    /// Whether ids and ARNs outside `model_list` are served at all.
+    pub allow_unlisted_models: bool,
+    pub timeout: Duration,
+    pub stream_timeout: Duration,
+}
+
+/// Endpoint overrides by service (`AWS_ENDPOINT_URL_BEDROCK_RUNTIME` …) and how AWS's own hosts are chosen.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoints {
+    /// `AWS_ENDPOINT_URL`, for services without an override of their own.
+    pub all: Option<Endpoint>,
+    pub by_service: BTreeMap<Service, Endpoint>,
+    pub fips: bool,
+    pub dual_stack: bool,
+    /// `AWS_CA_BUNDLE`: certificates trusted besides the system's.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+/// A server that answers for AWS: scheme, host, port, and a path prefix without a trailing slash.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    pub tls: bool,
+    /// Without brackets for an IPv6 address.
+    pub host: String,
+    pub port: u16,
+    pub path_prefix: String,
+}
+
+/// `router_settings`.
+#[derive(Debug, Clone)]
+pub struct Router {
+    /// Further deployments that are tried after the first.
+    pub num_retries: u32,
+    pub connect_timeout: Duration,
+}
+
+/// Bounds on what a client may send and how slowly.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub body_bytes_max: usize,
+    /// Bodies of all requests in flight together.
+    pub buffered_bytes_max: usize,
+    pub header_bytes_max: usize,
+    pub header_count_max: usize,
+    /// From the first byte of a body to its last.
+    pub body_timeout: Duration,
+    /// Between two reads of a body, and between two writes of an answer to a client that does not read.
+    pub client_idle_timeout: Duration,
+    /// Between two bytes of an answer of the upstream, after the first.
+    pub upstream_idle_timeout: Duration,
+    /// How long a stop waits for requests in flight.
+    pub shutdown_timeout: Duration,
+}
+
+/// Where the record of each request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestLog {
+    Stdout,
+    File(PathBuf),
+    Off,
+}
