@@ -1,0 +1,231 @@
+//! Every place a request can go to: the deployments of `model_list` by model name, and one direct target per service
+//! for ids that the list does not name and for operations without a model.
+//!
+//! Built once from the configuration. No request can add to it: the hosts a request may reach are those the
+//! configuration implies, and no others.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::host::Host;
+use super::select;
+use crate::aws::endpoint::{self, Variant};
+use crate::aws::operation::Service;
+use crate::config::{self, Endpoint, Endpoints, SecretRef};
+use crate::credentials::{CredentialStore, Source};
+use crate::price::book::PriceOverride;
+use crate::types::ids::{DeploymentId, ModelId, ModelName, Region};
+
+/// One upstream a request can be sent to.
+#[derive(Debug)]
+pub struct Target {
+    pub id: DeploymentId,
+    /// `None` for a direct target.
+    pub model_name: Option<ModelName>,
+    /// `None` for a direct target: the id is the one the client sent.
+    pub model_id: Option<ModelId>,
+    pub region: Region,
+    pub service: Service,
+    pub host: Arc<Host>,
+    pub credentials: Arc<Source>,
+    /// A Bedrock API key, before `credentials` for operations that accept one.
+    pub bearer: Option<Arc<Source>>,
+    pub weight: u32,
+    pub timeout: Duration,
+    pub stream_timeout: Duration,
+    /// Between two bytes of an answer.
+    pub idle_timeout: Duration,
+    pub base_model: Option<ModelId>,
+    pub price: Option<PriceOverride>,
+}
+
+/// The deployments of one model name, in the order of the list.
+#[derive(Debug)]
+pub struct Group {
+    pub model_name: ModelName,
+    pub targets: Vec<Arc<Target>>,
+}
+
+impl Group {
+    /// The next deployment to try, by weight. `random` is uniform over `u64`.
+    #[must_use]
+    pub fn pick(&self, tried: &[usize], random: u64) -> Option<(usize, &Arc<Target>)> {
+        let index = select::weighted(self.targets.iter().map(|target| target.weight), tried, random)?;
+        self.targets.get(index).map(|target| (index, target))
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Fleet {
+    groups: HashMap<ModelName, Arc<Group>>,
+    direct: BTreeMap<Service, Arc<Group>>,
+    hosts: Vec<Arc<Host>>,
+}
+
+/// Why no fleet can be built from the configuration.
+#[derive(Debug)]
+pub enum FleetError {
+    Endpoint { deployment: String, detail: String },
+    Credentials { deployment: String },
+}
+
+impl fmt::Display for FleetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint { deployment, detail } => write!(f, "{deployment}: {detail}"),
+            Self::Credentials { deployment } => write!(f, "{deployment}: no source of credentials"),
+        }
+    }
+}
+
+impl std::error::Error for FleetError {}
+
+impl Fleet {
+    /// # Errors
+    /// When a region has no endpoint, or a credential source is missing.
+    pub fn new(
+        deployments: &[config::Deployment],
+        direct: &config::Direct,
+        endpoints: &Endpoints,
+        credentials: &CredentialStore,
+        idle_timeout: Duration,
+    ) -> Result<Self, FleetError> {
+        let mut builder = Builder { endpoints, credentials, idle_timeout, hosts: HashMap::new() };
+        let mut groups: BTreeMap<ModelName, Vec<Arc<Target>>> = BTreeMap::new();
+        for deployment in deployments {
+            let target = builder.listed(deployment)?;
+            groups.entry(deployment.model_name.clone()).or_default().push(Arc::new(target));
+        }
+        let mut direct_groups = BTreeMap::new();
+        for service in Service::ALL {
+            let target = builder.direct(direct, service)?;
+            let group = Group { model_name: ModelName::new("direct"), targets: vec![Arc::new(target)] };
+            direct_groups.insert(service, Arc::new(group));
+        }
+        let groups = groups
+            .into_iter()
+            .map(|(model_name, targets)| (model_name.clone(), Arc::new(Group { model_name, targets })))
+            .collect();
+        Ok(Self { groups, direct: direct_groups, hosts: builder.hosts.into_values().collect() })
+    }
+
+    /// The deployments that serve `model_name`.
+    #[must_use]
+    pub fn group(&self, model_name: &str) -> Option<&Arc<Group>> {
+        self.groups.get(model_name)
+    }
+
+    /// The direct target of a service, as a group of one.
+    #[must_use]
+    pub fn direct(&self, service: Service) -> Option<&Arc<Group>> {
+        self.direct.get(&service)
+    }
+
+    /// Groups by name, sorted.
+    #[must_use]
+    pub fn groups(&self) -> Vec<&Arc<Group>> {
+        let mut groups: Vec<_> = self.groups.values().collect();
+        groups.sort_by(|one, other| one.model_name.cmp(&other.model_name));
+        groups
+    }
+
+    /// Every distinct host, for the task that resolves names.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<Arc<Host>> {
+        self.hosts.clone()
+    }
+}
+
+struct Builder<'a> {
+    endpoints: &'a Endpoints,
+    credentials: &'a CredentialStore,
+    idle_timeout: Duration,
+    hosts: HashMap<Endpoint, Arc<Host>>,
+}
+
+impl Builder<'_> {
+    fn listed(&mut self, deployment: &config::Deployment) -> Result<Target, FleetError> {
+        let service = Service::BedrockRuntime;
+        Ok(Target {
+            id: deployment.id.clone(),
+            model_name: Some(deployment.model_name.clone()),
+            model_id: Some(deployment.model_id.clone()),
+            region: deployment.region.clone(),
+            service,
+            host: self.host(
+                deployment.runtime_endpoint.as_ref(),
+                service,
+                &deployment.region,
+                deployment.id.as_str(),
+            )?,
+            credentials: self.source(&deployment.credentials, deployment.id.as_str())?,
+            bearer: self.bearer(deployment.bearer.as_ref(), deployment.id.as_str())?,
+            weight: deployment.weight,
+            timeout: deployment.timeout,
+            stream_timeout: deployment.stream_timeout,
+            idle_timeout: self.idle_timeout,
+            base_model: deployment.base_model.clone(),
+            price: deployment.price.clone(),
+        })
+    }
+
+    fn direct(&mut self, direct: &config::Direct, service: Service) -> Result<Target, FleetError> {
+        let id = format!("direct-{}", service.endpoint_prefix());
+        Ok(Target {
+            model_name: None,
+            model_id: None,
+            region: direct.region.clone(),
+            service,
+            host: self.host(None, service, &direct.region, &id)?,
+            credentials: self.source(&direct.credentials, &id)?,
+            bearer: self.bearer(direct.bearer.as_ref(), &id)?,
+            weight: 1,
+            timeout: direct.timeout,
+            stream_timeout: direct.stream_timeout,
+            idle_timeout: self.idle_timeout,
+            base_model: None,
+            price: None,
+            id: DeploymentId::new(id),
+        })
+    }
+
+    fn source(&self, spec: &config::Credentials, deployment: &str) -> Result<Arc<Source>, FleetError> {
+        self.credentials.handle(spec).ok_or_else(|| FleetError::Credentials { deployment: deployment.to_owned() })
+    }
+
+    fn bearer(&self, key: Option<&SecretRef>, deployment: &str) -> Result<Option<Arc<Source>>, FleetError> {
+        key.map(|key| self.source(&config::Credentials::ApiKey(key.clone()), deployment)).transpose()
+    }
+
+    fn host(
+        &mut self,
+        own: Option<&Endpoint>,
+        service: Service,
+        region: &Region,
+        deployment: &str,
+    ) -> Result<Arc<Host>, FleetError> {
+        let configured = own.or_else(|| self.endpoints.by_service.get(&service)).or(self.endpoints.all.as_ref());
+        let endpoint = match configured {
+            Some(endpoint) => endpoint.clone(),
+            None => Endpoint {
+                tls: true,
+                host: endpoint::host(
+                    service,
+                    region.as_str(),
+                    Variant { fips: self.endpoints.fips, dual_stack: self.endpoints.dual_stack },
+                )
+                .map_err(|error| FleetError::Endpoint {
+                    deployment: deployment.to_owned(),
+                    detail: error.to_string(),
+                })?,
+                port: 443,
+                path_prefix: String::new(),
+            },
+        };
+        let host = self.hosts.entry(endpoint.clone()).or_insert_with(|| Arc::new(Host::new(endpoint)));
+        Ok(Arc::clone(host))
+    }
+}

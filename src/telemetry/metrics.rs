@@ -1,0 +1,337 @@
+//! Prometheus metrics: their names, units and labels in one place.
+//!
+//! Labels come from the configuration and from the route table, never from a request: a client cannot add a series.
+//! Money is counted in whole nano-dollars, so the counter stays exact. `docs/metrics.md` lists every name here.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::types::money::NanoUsd;
+use crate::types::usage::Usage;
+
+/// Seconds: from a cache hit of a control-plane read to Nova's hour-long inferences.
+const DURATION_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
+
+/// Seconds the proxy itself adds.
+const OVERHEAD_BUCKETS: &[f64] = &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
+
+/// Where a request went, as labels.
+#[derive(Debug, Clone, Copy)]
+pub struct Route<'a> {
+    pub operation: &'a str,
+    pub model_name: &'a str,
+    pub deployment: &'a str,
+    pub region: &'a str,
+}
+
+/// What is measured of a finished request.
+#[derive(Debug, Clone, Copy)]
+pub struct Timings {
+    pub duration: Duration,
+    pub time_to_first_byte: Option<Duration>,
+    pub overhead: Duration,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    time_to_first_byte: HistogramVec,
+    overhead: HistogramVec,
+    tokens: IntCounterVec,
+    cost: IntCounterVec,
+    unpriced: IntCounterVec,
+    setbacks: IntCounterVec,
+    denied: IntCounterVec,
+    in_flight: IntGauge,
+    buffered: IntGauge,
+    records_lost: IntCounter,
+    credentials_ready: IntGaugeVec,
+}
+
+impl Metrics {
+    /// # Errors
+    /// When a metric is declared twice: a mistake in this file.
+    #[expect(clippy::too_many_lines, reason = "a list with one entry per metric")]
+    pub fn new() -> prometheus::Result<Self> {
+        const ROUTE: &[&str] = &["operation", "model_name", "deployment", "region"];
+        let registry = Registry::new();
+        let metrics = Self {
+            requests: counters(
+                &registry,
+                "dheera_ai_requests_total",
+                "Requests answered, by the status the client got.",
+                &["operation", "model_name", "deployment", "region", "status"],
+            )?,
+            duration: histograms(
+                &registry,
+                "dheera_ai_request_duration_seconds",
+                "From the first byte of the request to the last byte of the answer.",
+                ROUTE,
+                DURATION_BUCKETS,
+            )?,
+            time_to_first_byte: histograms(
+                &registry,
+                "dheera_ai_time_to_first_byte_seconds",
+                "From the first byte of the request to the first byte of the upstream's answer.",
+                ROUTE,
+                DURATION_BUCKETS,
+            )?,
+            overhead: histograms(
+                &registry,
+                "dheera_ai_overhead_duration_seconds",
+                "What the proxy added before it sent the request on, without the time the client took to send it.",
+                &["operation"],
+                OVERHEAD_BUCKETS,
+            )?,
+            tokens: counters(
+                &registry,
+                "dheera_ai_usage_total",
+                "Billable units by type: tokens, images, queries, guardrail units, milliseconds of media.",
+                &["model_name", "deployment", "region", "type"],
+            )?,
+            cost: counters(
+                &registry,
+                "dheera_ai_cost_nano_usd_total",
+                "Cost in nano-dollars (1e-9 USD).",
+                &["model_name", "deployment", "region"],
+            )?,
+            unpriced: counters(
+                &registry,
+                "dheera_ai_unpriced_requests_total",
+                "Successful requests whose cost is not known, by reason.",
+                &["operation", "reason"],
+            )?,
+            setbacks: counters(
+                &registry,
+                "dheera_ai_retries_total",
+                "Attempts that failed before the first byte and went on to another deployment, by reason.",
+                &["deployment", "reason"],
+            )?,
+            denied: counters(
+                &registry,
+                "dheera_ai_refused_total",
+                "Requests that the proxy answered with an error of its own, by fault and reason.",
+                &["fault", "reason"],
+            )?,
+            in_flight: gauge(&registry, "dheera_ai_requests_in_flight", "Requests being served.")?,
+            buffered: gauge(&registry, "dheera_ai_request_body_bytes_buffered", "Request bodies held in memory.")?,
+            records_lost: {
+                let counter = IntCounter::with_opts(Opts::new(
+                    "dheera_ai_request_records_lost_total",
+                    "Request records that were dropped because the log could not keep up.",
+                ))?;
+                registry.register(Box::new(counter.clone()))?;
+                counter
+            },
+            credentials_ready: {
+                let gauges = IntGaugeVec::new(
+                    Opts::new("dheera_ai_credentials_ready", "Whether a deployment's credentials are usable now."),
+                    &["deployment"],
+                )?;
+                registry.register(Box::new(gauges.clone()))?;
+                gauges
+            },
+            registry,
+        };
+        let build =
+            IntGaugeVec::new(Opts::new("dheera_ai_build_info", "Always 1; the labels say what runs."), &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.registry.register(Box::new(build))?;
+        metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// Counts a finished request.
+    pub fn finished(&self, route: Route<'_>, status: u16, timings: &Timings) {
+        let Route { operation, model_name, deployment, region } = route;
+        let labels = [operation, model_name, deployment, region];
+        self.requests.with_label_values(&[operation, model_name, deployment, region, status_text(status)]).inc();
+        self.duration.with_label_values(&labels).observe(timings.duration.as_secs_f64());
+        if let Some(first) = timings.time_to_first_byte {
+            self.time_to_first_byte.with_label_values(&labels).observe(first.as_secs_f64());
+        }
+        self.overhead.with_label_values(&[operation]).observe(timings.overhead.as_secs_f64());
+    }
+
+    /// Counts what a call consumed.
+    pub fn used(&self, route: Route<'_>, usage: &Usage) {
+        for (kind, amount) in usage_dimensions(usage) {
+            if amount > 0 {
+                self.tokens.with_label_values(&[route.model_name, route.deployment, route.region, kind]).inc_by(amount);
+            }
+        }
+    }
+
+    pub fn spent(&self, route: Route<'_>, cost: NanoUsd) {
+        self.cost.with_label_values(&[route.model_name, route.deployment, route.region]).inc_by(cost.0);
+    }
+
+    pub fn unpriced(&self, operation: &str, reason: &str) {
+        self.unpriced.with_label_values(&[operation, reason]).inc();
+    }
+
+    pub fn set_back(&self, deployment: &str, reason: &str) {
+        self.setbacks.with_label_values(&[deployment, reason]).inc();
+    }
+
+    pub fn refused(&self, fault: &str, reason: &str) {
+        self.denied.with_label_values(&[fault, reason]).inc();
+    }
+
+    pub fn record_lost(&self) {
+        self.records_lost.inc();
+    }
+
+    pub fn credentials_ready(&self, deployment: &str, ready: bool) {
+        self.credentials_ready.with_label_values(&[deployment]).set(ready.into());
+    }
+
+    #[must_use]
+    pub const fn in_flight(&self) -> &IntGauge {
+        &self.in_flight
+    }
+
+    pub fn body_kibibytes_held(&self, kibibytes: usize) {
+        self.buffered.add(bytes_of(kibibytes));
+    }
+
+    pub fn body_kibibytes_released(&self, kibibytes: usize) {
+        self.buffered.sub(bytes_of(kibibytes));
+    }
+
+    /// The text exposition format.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded.
+    pub fn encode(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// Every dimension of a [`Usage`] with its name in metrics and records.
+#[must_use]
+pub fn usage_dimensions(usage: &Usage) -> [(&'static str, u64); 22] {
+    let units = &usage.guardrail;
+    [
+        ("input_tokens", usage.input.0),
+        ("output_tokens", usage.output.0),
+        ("cache_read_input_tokens", usage.cache_read.0),
+        ("cache_write_5m_input_tokens", usage.cache_write_5m.0),
+        ("cache_write_1h_input_tokens", usage.cache_write_1h.0),
+        ("audio_input_tokens", usage.audio_input.0),
+        ("audio_output_tokens", usage.audio_output.0),
+        ("image_input_tokens", usage.image_input.0),
+        ("input_images", usage.images_in),
+        ("output_images", usage.images_out),
+        ("video_input_ms", usage.video_input_ms),
+        ("audio_input_ms", usage.audio_input_ms),
+        ("video_output_ms", usage.video_output_ms),
+        ("queries", usage.queries),
+        ("guardrail_topic_units", units.topic),
+        ("guardrail_content_units", units.content),
+        ("guardrail_content_image_units", units.content_image),
+        ("guardrail_word_units", units.word),
+        ("guardrail_sensitive_information_units", units.sensitive_information),
+        ("guardrail_sensitive_information_free_units", units.sensitive_information_free),
+        ("guardrail_contextual_grounding_units", units.contextual_grounding),
+        ("guardrail_automated_reasoning_units", units.automated_reasoning),
+    ]
+}
+
+fn bytes_of(kibibytes: usize) -> i64 {
+    i64::try_from(kibibytes).unwrap_or(i64::MAX / 1024) * 1024
+}
+
+/// The statuses Bedrock and this proxy use, without formatting a number for each request.
+const fn status_text(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        201 => "201",
+        202 => "202",
+        204 => "204",
+        400 => "400",
+        401 => "401",
+        402 => "402",
+        403 => "403",
+        404 => "404",
+        408 => "408",
+        409 => "409",
+        413 => "413",
+        424 => "424",
+        429 => "429",
+        499 => "499",
+        500 => "500",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        _ => match status / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        },
+    }
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn histograms(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> prometheus::Result<HistogramVec> {
+    let histograms = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+    registry.register(Box::new(histograms.clone()))?;
+    Ok(histograms)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let gauge = IntGauge::with_opts(Opts::new(name, help))?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::tokens::Tokens;
+
+    #[test]
+    fn a_finished_request_shows_in_the_text() {
+        let metrics = Metrics::new().unwrap();
+        let route = Route { operation: "Converse", model_name: "claude", deployment: "claude-0", region: "us-east-1" };
+        let timings = Timings {
+            duration: Duration::from_millis(20),
+            time_to_first_byte: Some(Duration::from_millis(10)),
+            overhead: Duration::from_micros(80),
+        };
+        metrics.finished(route, 200, &timings);
+        metrics.used(route, &Usage { input: Tokens(7), ..Usage::default() });
+        metrics.spent(route, NanoUsd(123_456_789_012));
+        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+        for line in [
+            r#"dheera_ai_requests_total{deployment="claude-0",model_name="claude",operation="Converse",region="us-east-1",status="200"} 1"#,
+            r#"dheera_ai_usage_total{deployment="claude-0",model_name="claude",region="us-east-1",type="input_tokens"} 7"#,
+            r#"dheera_ai_cost_nano_usd_total{deployment="claude-0",model_name="claude",region="us-east-1"} 123456789012"#,
+            concat!("dheera_ai_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line}\nmissing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One JSON record per request, and the thread that writes them.
+//!
+//! A record holds identities, sizes, usage, cost and timings; never a key, a credential, a prompt or an answer. The
+//! request path only hands the record over; when the disk cannot keep up, records are dropped and counted rather than
+//! requests held up.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use serde::Serialize;
+
+use crate::config::RequestLog;
+use crate::types::money::NanoUsd;
+use crate::types::usage::Usage;
+
+/// Records that may wait for the disk.
+const QUEUE: usize = 16_384;
+
+/// What happened to one request. Fields that do not apply are left out.
+#[derive(Debug, Default, Serialize)]
+pub struct RequestRecord {
+    /// RFC 3339, UTC, when the request arrived.
+    pub time: String,
+    pub call_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aws_request_id: Option<String>,
+    /// Whose key: its alias, `master`, or `anonymous`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_alias: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_user: Option<String>,
+    pub method: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    pub attempts: Vec<AttemptRecord>,
+    pub status: u16,
+    /// Who is at fault, for anything but a success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<&'static str>,
+    /// A fixed word: `body_too_large`, `upstream_status`, `exception_frame` …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// AWS's name of the error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    pub request_bytes: usize,
+    pub response_bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageRecord>,
+    /// `exact`, `partial` or `unknown`; absent where the operation reports no usage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage_certainty: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_nano_usd: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<String>,
+    /// Why there is no cost: `unknown_usage`, `unpriced_model` …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unpriced: Option<String>,
+    /// From the request's first byte to the answer's last.
+    pub duration_ms: f64,
+    /// From the request's first byte to the answer's first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_to_first_byte_ms: Option<f64>,
+    /// What this proxy added before the request was sent on.
+    pub overhead_ms: f64,
+}
+
+/// One attempt at one deployment.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttemptRecord {
+    pub deployment: String,
+    /// The upstream's status, where it answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why another deployment was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setback: Option<&'static str>,
+}
+
+/// [`Usage`] as the record shows it: only what is not zero.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct UsageRecord(serde_json::Map<String, serde_json::Value>);
+
+impl UsageRecord {
+    #[must_use]
+    pub fn new(usage: &Usage) -> Self {
+        let mut map = serde_json::Map::new();
+        for (name, amount) in crate::telemetry::metrics::usage_dimensions(usage) {
+            if amount > 0 {
+                map.insert(name.to_owned(), amount.into());
+            }
+        }
+        Self(map)
+    }
+}
+
+impl RequestRecord {
+    pub fn set_cost(&mut self, cost: NanoUsd) {
+        self.cost_nano_usd = Some(cost.0);
+        self.cost_usd = Some(cost.to_string());
+    }
+}
+
+/// Hands records to the thread that writes them.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    queue: Option<SyncSender<Line>>,
+}
+
+/// The thread behind a [`Recorder`]; join it to have everything written.
+#[derive(Debug)]
+pub struct Writer {
+    queue: SyncSender<Line>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Line {
+    Record(Box<RequestRecord>),
+    Stop,
+}
+
+impl Recorder {
+    /// Opens the log and starts its thread.
+    ///
+    /// # Errors
+    /// When the file cannot be opened for appending, or no thread can be started.
+    pub fn start(log: &RequestLog) -> io::Result<(Self, Option<Writer>)> {
+        let out: Box<dyn Write + Send> = match log {
+            RequestLog::Off => return Ok((Self { queue: None }, None)),
+            RequestLog::Stdout => Box::new(io::stdout()),
+            RequestLog::File(path) => Box::new(open(path)?),
+        };
+        let (queue, lines) = sync_channel(QUEUE);
+        let thread = std::thread::Builder::new().name("request-log".into()).spawn(move || write_all(&lines, out))?;
+        Ok((Self { queue: Some(queue.clone()) }, Some(Writer { queue, thread })))
+    }
+
+    /// Hands a record over. `false` when the queue was full and the record is lost.
+    #[must_use]
+    pub fn record(&self, record: RequestRecord) -> bool {
+        match &self.queue {
+            None => true,
+            Some(queue) => !matches!(queue.try_send(Line::Record(Box::new(record))), Err(TrySendError::Full(_))),
+        }
+    }
+}
+
+impl Writer {
+    /// Writes what is queued and ends the thread.
+    pub fn stop(self) {
+        if self.queue.send(Line::Stop).is_ok() && self.thread.join().is_err() {
+            tracing::error!("the request log ended early");
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<std::fs::File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn write_all(lines: &Receiver<Line>, out: Box<dyn Write + Send>) {
+    let mut out = BufWriter::with_capacity(64 * 1024, out);
+    let mut failing = false;
+    while let Ok(line) = lines.recv() {
+        let mut next = Some(line);
+        while let Some(line) = next {
+            let Line::Record(record) = line else {
+                return flush(&mut out, &mut failing);
+            };
+            let written = serde_json::to_writer(&mut out, &record).map_err(io::Error::from);
+            report(written.and_then(|()| out.write_all(b"\n")), &mut failing);
+            next = lines.try_recv().ok();
+        }
+        flush(&mut out, &mut failing);
+    }
+}
+
+fn flush(out: &mut impl Write, failing: &mut bool) {
+    report(out.flush(), failing);
+}
+
+/// Says once that the log cannot be written, and once that it can be again.
+fn report(result: io::Result<()>, failing: &mut bool) {
+    match (result, *failing) {
+        (Err(error), false) => {
+            tracing::error!("request records cannot be written: {error}; free disk space or fix the path");
+            *failing = true;
+        }
+        (Ok(()), true) => *failing = false,
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_line_whatever_a_client_sent() {
+        let path = std::env::temp_dir().join(format!("dheera-record-{}", std::process::id()));
+        let (recorder, writer) = Recorder::start(&RequestLog::File(path.clone())).unwrap();
+        let record = RequestRecord { model_name: Some("a\r\n{\"x\":1}".into()), status: 200, ..Default::default() };
+        assert!(recorder.record(record));
+        writer.unwrap().stop();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["model_name"], "a\r\n{\"x\":1}");
+        assert_eq!(value["status"], 200);
+    }
+}
