@@ -1,5 +1,21 @@
-//! An edge proxy for Amazon Bedrock in Bedrock's own wire format.
+//! An edge proxy for Amazon Bedrock in Bedrock's own wire format: it authenticates a key, picks a deployment of the
+//! named model, signs with SigV4, streams the answer through byte for byte, and reads what it cost on the way.
+//!
+//! A module imports only from lower layers; `tests/architecture.rs` holds it:
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 0 | [`types`] |
+//! | 1 | [`aws`], [`usage`], [`price`], [`error`], the pure halves of [`deployment`]: no clock, no randomness, no IO |
+//! | 2 | [`config`] |
+//! | 3 | [`credentials`], [`keys`], [`telemetry`], the fleet and hosts of [`deployment`] |
+//! | 4 | [`proxy`], [`admin`]: siblings, neither imports the other |
+//! | 5 | [`app`], [`cli`] |
+//!
+//! Start reading at [`proxy`], which is the life of a request, or at [`app`], which builds everything.
 
+pub mod admin;
+pub mod app;
 pub mod aws;
 pub mod cli;
 pub mod config;
@@ -8,6 +24,7 @@ pub mod deployment;
 pub mod error;
 pub mod keys;
 pub mod price;
+pub mod proxy;
 pub mod telemetry;
 pub mod types;
 pub mod usage;

@@ -1,0 +1,240 @@
+//! `/health/*`, `/metrics`, `/v1/models` and `/model/info`.
+//!
+//! Liveness and readiness are open, because orchestrators send no key; everything that tells of the configuration
+//! needs the key when there is one. Nothing here calls a model.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::aws::error_body::{ErrorResponse, ErrorType};
+use crate::deployment::fleet::{Fleet, Target};
+use crate::keys::authenticate::{Authenticator, Denied};
+use crate::price::book::{PriceBook, Query, Surface};
+use crate::telemetry::metrics::Metrics;
+use crate::types::ids::{ModelId, ModelName};
+
+/// Answers the proxy's own paths.
+pub struct Status {
+    pub authenticator: Arc<Authenticator>,
+    pub fleet: Arc<Fleet>,
+    pub price_book: Arc<PriceBook>,
+    pub metrics: Arc<Metrics>,
+    pub require_auth_for_metrics: bool,
+    /// Set when the process is about to stop.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Status {
+    /// Answers a request, or `None` when the path is not one of these. `header` gives a header by lower-case name.
+    #[must_use]
+    pub fn answer<'h>(&self, method: &str, path: &str, header: &dyn Fn(&str) -> Option<&'h [u8]>) -> Option<Answer> {
+        let page = Page::of(path)?;
+        if !matches!(method, "GET" | "HEAD") {
+            return Some(refused(
+                &ErrorResponse::new(ErrorType::Validation, "This path answers GET only.").status(405),
+                &[("allow", "GET, HEAD".to_owned())],
+            ));
+        }
+        let open = match page {
+            Page::Liveness | Page::Readiness => true,
+            Page::Metrics => !self.require_auth_for_metrics,
+            Page::Health | Page::Models | Page::ModelInfo => false,
+        };
+        if !open && let Err(denied) = self.authenticator.authenticate(header) {
+            return Some(denied_answer(denied));
+        }
+        Some(match page {
+            Page::Liveness => json_answer(200, &json!("I'm alive!")),
+            Page::Readiness => self.readiness(),
+            Page::Health => self.health(),
+            Page::Metrics => self.metrics(),
+            Page::Models => self.models(),
+            Page::ModelInfo => self.model_info(),
+        })
+    }
+
+    fn readiness(&self) -> Answer {
+        if self.draining.load(Ordering::Relaxed) {
+            return json_answer(503, &json!({ "status": "draining", "reason": "the process is stopping" }));
+        }
+        json_answer(200, &json!({ "status": "healthy", "version": env!("CARGO_PKG_VERSION") }))
+    }
+
+    fn health(&self) -> Answer {
+        let deployments: Vec<Value> = self
+            .targets()
+            .map(|target| {
+                let mut entry = describe(target);
+                if let Some(fields) = entry.as_object_mut() {
+                    fields.insert("credentials".into(), credentials(target));
+                }
+                entry
+            })
+            .collect();
+        json_answer(
+            200,
+            &json!({
+                "status": if self.draining.load(Ordering::Relaxed) { "draining" } else { "healthy" },
+                "version": env!("CARGO_PKG_VERSION"),
+                "requests_in_flight": self.metrics.in_flight().get(),
+                "deployments": deployments,
+            }),
+        )
+    }
+
+    fn metrics(&self) -> Answer {
+        for target in self.targets() {
+            self.metrics.credentials_ready(target.id.as_str(), target.credentials.current().is_ok());
+        }
+        match self.metrics.encode() {
+            Ok(body) => Answer {
+                status: 200,
+                headers: vec![("content-type", "text/plain; version=0.0.4; charset=utf-8".to_owned())],
+                body,
+            },
+            Err(error) => {
+                tracing::error!("metrics cannot be encoded: {error}");
+                refused(&ErrorResponse::new(ErrorType::InternalServer, "Metrics cannot be shown; see the log."), &[])
+            }
+        }
+    }
+
+    /// OpenAI's form of a model list, which most tools read.
+    fn models(&self) -> Answer {
+        let data: Vec<Value> = self
+            .fleet
+            .groups()
+            .into_iter()
+            .map(|group| json!({ "id": group.model_name.as_str(), "object": "model", "owned_by": "bedrock" }))
+            .collect();
+        json_answer(200, &json!({ "object": "list", "data": data }))
+    }
+
+    fn model_info(&self) -> Answer {
+        let data: Vec<Value> = self
+            .targets()
+            .map(|target| {
+                let mut entry = describe(target);
+                if let Some(fields) = entry.as_object_mut() {
+                    fields.insert("price".into(), self.price(target));
+                }
+                entry
+            })
+            .collect();
+        json_answer(200, &json!({ "data": data }))
+    }
+
+    fn price(&self, target: &Target) -> Value {
+        let found = self.price_book.find(&Query {
+            model_id: target.model_id.as_ref().map_or("", ModelId::as_str),
+            region: target.region.as_str(),
+            surface: Surface::Runtime,
+            base_model: target.base_model.as_ref().map(ModelId::as_str),
+            invoked_model: None,
+        });
+        match (found, &target.price) {
+            (_, Some(_)) => json!("config"),
+            (Some(_), None) => json!("price book"),
+            (None, None) => Value::Null,
+        }
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.fleet.groups().into_iter().flat_map(|group| &group.targets)
+    }
+}
+
+/// The pages, with the names users of other gateways know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    Liveness,
+    Readiness,
+    Health,
+    Metrics,
+    Models,
+    ModelInfo,
+}
+
+impl Page {
+    fn of(path: &str) -> Option<Self> {
+        Some(match path {
+            "/health/liveliness" | "/health/liveness" => Self::Liveness,
+            "/health/readiness" => Self::Readiness,
+            "/health" => Self::Health,
+            "/metrics" => Self::Metrics,
+            "/v1/models" | "/models" => Self::Models,
+            "/model/info" | "/v1/model/info" => Self::ModelInfo,
+            _ => return None,
+        })
+    }
+}
+
+fn describe(target: &Target) -> Value {
+    json!({
+        "model_name": target.model_name.as_ref().map(ModelName::as_str),
+        "deployment": target.id.as_str(),
+        "model_id": target.model_id.as_ref().map(ModelId::as_str),
+        "region": target.region.as_str(),
+        "endpoint": target.host.authority,
+        "weight": target.weight,
+    })
+}
+
+fn credentials(target: &Target) -> Value {
+    match target.credentials.current() {
+        Ok(_) => json!({ "ready": true }),
+        Err(error) => json!({ "ready": false, "error": error.to_string() }),
+    }
+}
+
+fn denied_answer(denied: Denied) -> Answer {
+    refused(&ErrorResponse::new(ErrorType::AccessDenied, denied.message()), &[])
+}
+
+fn refused(response: &ErrorResponse, more: &[(&'static str, String)]) -> Answer {
+    let mut headers = response.headers();
+    headers.extend_from_slice(more);
+    Answer { status: response.status, headers, body: response.body() }
+}
+
+fn json_answer(status: u16, value: &Value) -> Answer {
+    Answer {
+        status,
+        headers: vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())],
+        body: value.to_string().into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Page;
+
+    #[test]
+    fn only_exact_paths_are_pages() {
+        for (path, page) in [
+            ("/health/liveliness", Some(Page::Liveness)),
+            ("/health/liveness", Some(Page::Liveness)),
+            ("/health/readiness", Some(Page::Readiness)),
+            ("/health", Some(Page::Health)),
+            ("/metrics", Some(Page::Metrics)),
+            ("/v1/models", Some(Page::Models)),
+            ("/model/info", Some(Page::ModelInfo)),
+            ("/metrics/", None),
+            ("/bedrock/metrics", None),
+            ("//metrics", None),
+            ("/model/x/converse", None),
+        ] {
+            assert_eq!(Page::of(path), page, "{path}");
+        }
+    }
+}

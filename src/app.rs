@@ -1,0 +1,260 @@
+//! The composition root: takes a [`Config`] apart and builds the running program from it. The only file that knows
+//! every part.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora_core::services::background::{BackgroundService, background_service};
+use pingora_proxy::http_proxy_service_with_name;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::status::Status;
+use crate::aws::route;
+use crate::config::{Config, Credentials, Listen, Router};
+use crate::credentials::{CredentialStore, Options};
+use crate::deployment::fleet::{Fleet, FleetError};
+use crate::deployment::host::{self, Host};
+use crate::keys::authenticate::Authenticator;
+use crate::proxy::{Gateway, Local, LocalAnswer, Parts};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::request_record::Recorder;
+
+/// Kept connections to upstreams, over all hosts. Pingora's own 128 would close most of them under load.
+const UPSTREAM_CONNECTIONS_KEPT: usize = 4096;
+
+/// Why the proxy does not start.
+#[derive(Debug)]
+pub enum StartError {
+    Fleet(FleetError),
+    RequestLog(io::Error),
+    Metrics(prometheus::Error),
+    Address(SocketAddr, io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fleet(error) => write!(f, "{error}"),
+            Self::RequestLog(error) => {
+                write!(f, "the request log cannot be opened: {error}; check its path and rights")
+            }
+            Self::Metrics(error) => write!(f, "metrics: {error}"),
+            Self::Address(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; choose another --host or --port")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Runs the proxy until it is told to stop.
+///
+/// # Errors
+/// When a part of it cannot be built; nothing is listening then.
+pub fn run(config: Config) -> Result<(), StartError> {
+    let Config {
+        listen,
+        access,
+        deployments,
+        direct,
+        endpoints,
+        router: Router { num_retries, connect_timeout },
+        limits,
+        request_log,
+        price_book,
+        operation_prices,
+        // `cli` has put these where the AWS SDK reads them, before this process had threads.
+        environment: _,
+    } = config;
+    let address = free_address(&listen)?;
+    let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
+    let (recorder, writer) = Recorder::start(&request_log).map_err(StartError::RequestLog)?;
+    let pairs = deployments.iter().map(|one| (&one.credentials, &one.bearer));
+    let sources = pairs.chain([(&direct.credentials, &direct.bearer)]).flat_map(|(credentials, bearer)| {
+        [Some(credentials.clone()), bearer.clone().map(Credentials::ApiKey)].into_iter().flatten()
+    });
+    let credentials = Arc::new(CredentialStore::new(
+        sources,
+        Options { ca_bundle: endpoints.ca_bundle.clone(), region: direct.region.to_string() },
+    ));
+    let fleet = Fleet::new(&deployments, &direct, &endpoints, &credentials, limits.upstream_idle_timeout)
+        .map_err(StartError::Fleet)?;
+    let fleet = Arc::new(fleet);
+    let authenticator = Arc::new(Authenticator::new(&access));
+    let draining = Arc::new(AtomicBool::new(false));
+    let status = Status {
+        authenticator: Arc::clone(&authenticator),
+        fleet: Arc::clone(&fleet),
+        price_book: Arc::clone(&price_book),
+        metrics: Arc::clone(&metrics),
+        require_auth_for_metrics: access.require_auth_for_metrics,
+        draining: Arc::clone(&draining),
+    };
+    let shutdown_timeout = limits.shutdown_timeout;
+    // Read now rather than in the first request.
+    tracing::debug!(operations = route::operations().len(), "the route table is read");
+    let gateway = Gateway::new(Parts {
+        authenticator,
+        fleet: Arc::clone(&fleet),
+        limits,
+        num_retries,
+        connect_timeout,
+        allow_unlisted_models: direct.allow_unlisted_models,
+        price_book,
+        operation_prices,
+        metrics: Arc::clone(&metrics),
+        recorder,
+        local: local(status),
+    });
+
+    let conf = server_conf(&listen, num_retries, endpoints.ca_bundle.as_deref());
+    let stop = Stop { draining, metrics, shutdown_timeout };
+    serve(conf, address, gateway, Refresh { credentials, fleet }, stop);
+    if let Some(writer) = writer {
+        writer.stop();
+    }
+    Ok(())
+}
+
+/// Listens and serves until `stop` says so.
+fn serve(conf: ServerConf, address: SocketAddr, gateway: Gateway, refresh: Refresh, stop: Stop) {
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let mut service = http_proxy_service_with_name(&server.configuration, gateway, "proxy");
+    if let Some(app) = service.app_logic_mut() {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        app.server_options = Some(options);
+    }
+    service.add_tcp(&address.to_string());
+    server.add_service(service);
+    server.add_service(background_service("names", Names(refresh.fleet.hosts())));
+    server.add_service(background_service("credentials", refresh));
+    server.add_service(background_service("announce", Announce(address)));
+    server.run(RunArgs { shutdown_signal: Box::new(stop) });
+}
+
+/// The address to listen on. Port 0 is replaced by a free port, because Pingora would not tell which one it got.
+fn free_address(listen: &Listen) -> Result<SocketAddr, StartError> {
+    let wanted = SocketAddr::new(listen.host, listen.port);
+    let probe = TcpListener::bind(wanted).map_err(|error| StartError::Address(wanted, error))?;
+    probe.local_addr().map_err(|error| StartError::Address(wanted, error))
+}
+
+fn server_conf(listen: &Listen, num_retries: u32, ca_bundle: Option<&std::path::Path>) -> ServerConf {
+    ServerConf {
+        threads: listen.workers,
+        work_stealing: false,
+        upstream_keepalive_pool_size: UPSTREAM_CONNECTIONS_KEPT,
+        // Each deployment may be tried twice: a kept connection that had been closed is repeated over a new one.
+        max_retries: usize::try_from(num_retries).unwrap_or(usize::MAX).saturating_add(1).saturating_mul(2),
+        ca_file: ca_bundle.map(|path| path.to_string_lossy().into_owned()),
+        ..ServerConf::default()
+    }
+}
+
+fn local(status: Status) -> Local {
+    Box::new(move |request| {
+        status.answer(request.method, request.path, &|name| request.header(name)).map(|answer| LocalAnswer {
+            status: answer.status,
+            headers: answer.headers,
+            body: answer.body,
+        })
+    })
+}
+
+/// Keeps the addresses of the upstream hosts fresh.
+struct Names(Vec<Arc<Host>>);
+
+#[async_trait]
+impl BackgroundService for Names {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = host::refresh(self.0.clone()) => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
+/// Loads the credentials of the listed deployments, so that a mistake shows at the start, and keeps all of them fresh.
+/// Those of the direct targets are loaded when first used: many installations never need them.
+struct Refresh {
+    credentials: Arc<CredentialStore>,
+    fleet: Arc<Fleet>,
+}
+
+#[async_trait]
+impl BackgroundService for Refresh {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let load = async {
+            for target in self.fleet.groups().into_iter().flat_map(|group| &group.targets) {
+                if let Err(error) = target.credentials.ready().await {
+                    tracing::error!(deployment = %target.id, "credentials: {error}");
+                }
+            }
+        };
+        // An error means that the process ends: that too is a stop.
+        let stopped = async move { shutdown.changed().await.is_ok() };
+        tokio::join!(load, Arc::clone(&self.credentials).refresh_loop(stopped));
+    }
+}
+
+/// Says where the proxy runs, once it accepts connections.
+struct Announce(SocketAddr);
+
+#[async_trait]
+impl BackgroundService for Announce {
+    #[expect(clippy::print_stdout, reason = "the line that people and scripts wait for")]
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let reachable = match self.0.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        while tokio::net::TcpStream::connect((reachable, self.0.port())).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        println!("RUNNING on http://{}", self.0);
+    }
+}
+
+/// Waits for the signal to stop, and on SIGTERM for the requests in flight.
+struct Stop {
+    draining: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+    shutdown_timeout: Duration,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Stop {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!("signals cannot be received; stop the process with SIGKILL");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+            _ = terminate.recv() => {}
+        }
+        self.draining.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + self.shutdown_timeout;
+        tracing::info!(requests_in_flight = self.metrics.in_flight().get(), "stopping");
+        while self.metrics.in_flight().get() > 0 && Instant::now() < deadline {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+        ShutdownSignal::FastShutdown
+    }
+}

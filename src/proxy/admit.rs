@@ -1,0 +1,275 @@
+//! May this request go to Bedrock? Route, then key, then body, then model: each step only with what the step before
+//! has proved, and a refusal in AWS's form at the first that fails.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use pingora_core::protocols::http::ServerSession;
+use pingora_proxy::Session;
+
+use super::body::{self, RequestBody};
+use super::call::{self, BodyMember, Call, ModelPlace};
+use super::context::{Admitted, RequestContext, Stage};
+use super::replay::{Shared, Slot};
+use super::{Gateway, LocalRequest, respond};
+use crate::aws::endpoint;
+use crate::aws::error_body::ErrorType;
+use crate::aws::operation::Streaming;
+use crate::aws::route::{self, Found, RequestTarget, RouteError};
+use crate::deployment::fleet::Group;
+use crate::error::Failure;
+use crate::usage::RequestFacts;
+
+/// What became of the request.
+pub(super) enum Admission {
+    /// The proxy answered it itself.
+    Answered,
+    /// It goes to a deployment.
+    Proceed,
+}
+
+pub(super) async fn admit(
+    gateway: &Gateway,
+    session: &mut Session,
+    ctx: &mut RequestContext,
+) -> Result<Admission, Failure> {
+    let downstream = session.as_downstream_mut();
+    check_head(gateway, downstream)?;
+    body::check_framing(downstream)?;
+    let target = raw_target(downstream)?;
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    if let Some(answer) = (gateway.local)(&LocalRequest::new(path, query, downstream.req_header())) {
+        ctx.record.reason = Some("local");
+        respond::local(session, ctx, answer).await;
+        return Ok(Admission::Answered);
+    }
+
+    let method = downstream.req_header().method.clone();
+    let amz_target = only_header(downstream, "x-amz-target")?;
+    let request = RequestTarget { method: method.as_str(), path, amz_target: amz_target.as_deref() };
+    let found = route::find(&request).map_err(|error| no_route(&error))?;
+    let caller = gateway
+        .authenticator
+        .authenticate(|name| downstream.req_header().headers.get(name).map(http::HeaderValue::as_bytes))
+        .map_err(|denied| Failure::client(denied.reason(), ErrorType::AccessDenied, denied.message()))?;
+    ctx.record.key_alias = Some(caller.alias().to_owned());
+    ctx.record.end_user = end_user(downstream);
+    note(ctx, &found);
+
+    let bidirectional = matches!(&found, Found::Route(route) if route.operation.streaming == Streaming::Bidirectional);
+    let mut body = if bidirectional {
+        RequestBody::streamed()
+    } else {
+        body::read(downstream, &gateway.limits, &gateway.room).await?
+    };
+    let read = Instant::now();
+    ctx.record.request_bytes = body.bytes;
+    let route = match found {
+        Found::Route(route) => route,
+        Found::NeedsBody(tie) => tie.decide(&body.contiguous()).map_err(|error| no_route(&error))?,
+    };
+    let call = Call::new(&route, query);
+    ctx.record.service = Some(call.operation.service.endpoint_prefix());
+    ctx.record.operation = Some(call.operation.name);
+    let (group, model_id) = resolve(gateway, &call, &mut body)?;
+    ctx.record.model_name = model_name(&group, &call);
+    let metering = call.operation.metering;
+    let priced = priced_id(&group, model_id);
+    let seen = if RequestFacts::need_body(metering, priced.as_deref()) { body.contiguous() } else { Bytes::new() };
+    let facts = RequestFacts::read(metering, priced.as_deref(), &seen);
+    let shared = Arc::new(Shared::default());
+    if !bidirectional {
+        ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), body.chunks.clone(), Arc::clone(&shared)));
+    }
+    ctx.stage = Stage::Admitted(Box::new(Admitted {
+        call_id: ctx.call_id,
+        body,
+        // What has been streamed cannot be sent again.
+        attempts_max: if bidirectional { 1 } else { gateway.attempts_max(&group) },
+        tried: Vec::new(),
+        group,
+        call,
+        facts,
+        shared,
+        read,
+        again: None,
+    }));
+    Ok(Admission::Proceed)
+}
+
+/// Bounds on the head, and what no request to Bedrock needs.
+fn check_head(gateway: &Gateway, session: &ServerSession) -> Result<(), Failure> {
+    let headers = &session.req_header().headers;
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > gateway.limits.header_bytes_max || headers.len() > gateway.limits.header_count_max {
+        return Err(Failure::client(
+            "head_too_large",
+            ErrorType::Validation,
+            format!(
+                "The request has {} headers of {bytes} bytes; {} headers of {} bytes are allowed. Send fewer.",
+                headers.len(),
+                gateway.limits.header_count_max,
+                gateway.limits.header_bytes_max
+            ),
+        )
+        .with(|response| response.status(431)));
+    }
+    if headers.contains_key(http::header::UPGRADE) {
+        return Err(Failure::client(
+            "upgrade",
+            ErrorType::Validation,
+            "Upgrade is not supported. Leave the header out.",
+        ));
+    }
+    Ok(())
+}
+
+/// The request target as it came, which must be a path.
+fn raw_target(session: &ServerSession) -> Result<String, Failure> {
+    let raw = session.req_header().raw_path();
+    match std::str::from_utf8(raw) {
+        Ok(target) if target.starts_with('/') => Ok(target.to_owned()),
+        _ => Err(Failure::client(
+            "bad_path",
+            ErrorType::Validation,
+            "The request target must be a path such as /bedrock/model/<name>/converse, percent-encoded.",
+        )),
+    }
+}
+
+/// Writes down what is known of the operation, so that a request refused later still says what it was.
+fn note(ctx: &mut RequestContext, found: &Found<'_>) {
+    if let Found::Route(route) = found {
+        ctx.record.service = Some(route.operation.service.endpoint_prefix());
+        ctx.record.operation = Some(route.operation.name);
+    }
+}
+
+fn no_route(error: &RouteError) -> Failure {
+    match error {
+        RouteError::UnknownOperation | RouteError::MethodNotAllowed { .. } => {
+            Failure::client("unknown_operation", ErrorType::UnknownOperation, error.to_string())
+        }
+        RouteError::BadPath(_) | RouteError::Ambiguous(_) => {
+            Failure::client("bad_path", ErrorType::Validation, error.to_string())
+        }
+    }
+}
+
+/// The deployments that can serve the call, and the model id as far as it is known.
+fn resolve(gateway: &Gateway, call: &Call, body: &mut RequestBody) -> Result<(Arc<Group>, Option<String>), Failure> {
+    match &call.model {
+        ModelPlace::None => Ok((direct(gateway, call)?, None)),
+        ModelPlace::Path(_) => {
+            let raw = call.raw_model().unwrap_or_default();
+            let name = route::decode_segment(raw).ok_or_else(bad_model)?;
+            if let Some(group) = gateway.fleet.group(&name) {
+                return Ok((Arc::clone(group), first_model_id(group)));
+            }
+            unlisted(gateway, call, &name)
+        }
+        ModelPlace::Body(member) => {
+            let content = body.contiguous();
+            let named = call::find_member(&content, member).ok_or_else(|| no_model(member))?;
+            match gateway.fleet.group(&named.value) {
+                Some(group) => rename(group, &named, body),
+                None => unlisted(gateway, call, &named.value),
+            }
+        }
+    }
+}
+
+fn unlisted(gateway: &Gateway, call: &Call, name: &str) -> Result<(Arc<Group>, Option<String>), Failure> {
+    if !gateway.allow_unlisted_models {
+        return Err(unknown_model(
+            name,
+            "It is not in model_list, and ids outside the list are switched off. GET /v1/models lists the names.",
+        ));
+    }
+    if !endpoint::model_id_is_valid(name) {
+        return Err(unknown_model(
+            name,
+            "It is neither a name of model_list nor an id or ARN of Bedrock. GET /v1/models lists the names.",
+        ));
+    }
+    Ok((direct(gateway, call)?, Some(name.to_owned())))
+}
+
+/// A listed name in a body gives way to the model id. All attempts send the same body, so only deployments with the
+/// same id stay candidates.
+fn rename(
+    group: &Arc<Group>,
+    named: &BodyMember,
+    body: &mut RequestBody,
+) -> Result<(Arc<Group>, Option<String>), Failure> {
+    let picked = group.pick(&[], fastrand::u64(..)).map(|(_, target)| target.model_id.clone());
+    let id = picked.flatten().ok_or_else(|| unknown_model(&named.value, "It has no deployment."))?;
+    let targets = group.targets.iter().filter(|target| target.model_id.as_ref() == Some(&id)).map(Arc::clone).collect();
+    if id.as_str() != named.value {
+        let renamed = call::replace_member(&body.contiguous(), named, id.as_str()).ok_or_else(bad_model)?;
+        body.replace(renamed.into());
+    }
+    Ok((Arc::new(Group { model_name: group.model_name.clone(), targets }), Some(id.to_string())))
+}
+
+fn direct(gateway: &Gateway, call: &Call) -> Result<Arc<Group>, Failure> {
+    gateway.fleet.direct(call.operation.service).map(Arc::clone).ok_or_else(|| {
+        Failure::client("unknown_operation", ErrorType::UnknownOperation, "This service is not configured.")
+    })
+}
+
+/// The id that says what kind of model it is: an ARN hides that, and then `base_model` says it.
+fn priced_id(group: &Group, model_id: Option<String>) -> Option<String> {
+    let base = group.targets.first().and_then(|target| target.base_model.as_ref());
+    base.map(ToString::to_string).or(model_id)
+}
+
+fn first_model_id(group: &Group) -> Option<String> {
+    group.targets.first().and_then(|target| target.model_id.as_ref()).map(ToString::to_string)
+}
+
+fn model_name(group: &Group, call: &Call) -> Option<String> {
+    match call.model {
+        ModelPlace::None => None,
+        _ => Some(group.model_name.to_string()),
+    }
+}
+
+fn unknown_model(name: &str, remedy: &str) -> Failure {
+    // The name is shown back so that the caller sees what arrived; it is JSON-escaped there.
+    let shown: String = name.chars().take(128).collect();
+    Failure::client("unknown_model", ErrorType::ResourceNotFound, format!("No model `{shown}`. {remedy}"))
+}
+
+fn bad_model() -> Failure {
+    Failure::client("bad_path", ErrorType::Validation, "The model's name is not valid UTF-8, percent-encoded.")
+}
+
+fn no_model(member: &str) -> Failure {
+    Failure::client(
+        "bad_body",
+        ErrorType::Validation,
+        format!("The body must be a JSON object with one string member `{member}` that names the model."),
+    )
+}
+
+/// A header that decides what the request means must not stand there twice.
+fn only_header(session: &ServerSession, name: &'static str) -> Result<Option<String>, Failure> {
+    if session.req_header().headers.get_all(name).iter().count() > 1 {
+        return Err(Failure::client("bad_path", ErrorType::Validation, format!("Send the header {name} once.")));
+    }
+    Ok(header_text(session, name))
+}
+
+fn header_text(session: &ServerSession, name: &str) -> Option<String> {
+    session.req_header().headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// Who the request is for, as the caller's application says; only a field of the record.
+fn end_user(session: &ServerSession) -> Option<String> {
+    ["x-dheera-ai-end-user-id", "x-litellm-end-user-id"]
+        .iter()
+        .find_map(|name| header_text(session, name))
+        .map(|user| user.chars().take(256).collect())
+}

@@ -1,0 +1,246 @@
+//! Reads the request body whole: bounded, hashed on the way, against a deadline.
+//!
+//! SigV4 signs the hash of the body in the header, so nothing can be sent before the last byte is here. The total of
+//! all bodies in memory is bounded too; over that bound a request is asked to come back rather than made to wait,
+//! because waiting bodies are what fills memory. HTTP/2 has no read timeout in Pingora, so the deadlines are ours.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pingora_core::protocols::http::ServerSession;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::aws::error_body::ErrorType;
+use crate::aws::sigv4::{HexDigest, PayloadHasher};
+use crate::config::Limits;
+use crate::error::{Failure, Fault};
+use crate::telemetry::metrics::Metrics;
+
+/// A request body, complete.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    pub chunks: Vec<Bytes>,
+    pub bytes: usize,
+    pub sha256: HexDigest,
+    /// Gives the room in memory back when the request ends.
+    _room: Option<Held>,
+}
+
+/// The memory that bodies may take together, counted in KiB.
+#[derive(Debug)]
+pub(super) struct Room {
+    kibibytes: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// A part of the room, held by one request.
+#[derive(Debug)]
+struct Held {
+    permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.metrics.body_kibibytes_released(self.permit.num_permits());
+    }
+}
+
+impl Room {
+    pub(super) fn new(bytes_max: usize, metrics: Arc<Metrics>) -> Self {
+        Self { kibibytes: Arc::new(Semaphore::new((bytes_max / 1024).min(Semaphore::MAX_PERMITS))), metrics }
+    }
+
+    /// Makes `held` larger by `bytes`; `None` when there is no room left.
+    fn take(&self, held: Option<Held>, bytes: usize) -> Option<Held> {
+        let kibibytes = u32::try_from(bytes.div_ceil(1024)).ok()?;
+        let more = Arc::clone(&self.kibibytes).try_acquire_many_owned(kibibytes).ok()?;
+        self.metrics.body_kibibytes_held(more.num_permits());
+        Some(match held {
+            Some(mut held) => {
+                held.permit.merge(more);
+                held
+            }
+            None => Held { permit: more, metrics: Arc::clone(&self.metrics) },
+        })
+    }
+}
+
+impl RequestBody {
+    /// The body of a bidirectional stream: it passes by, frame by frame, and is never here.
+    pub(super) fn streamed() -> Self {
+        Self { chunks: Vec::new(), bytes: 0, sha256: PayloadHasher::new().finish_hex(), _room: None }
+    }
+
+    /// The body as one slice; joins the chunks only where there are several.
+    pub(super) fn contiguous(&mut self) -> Bytes {
+        match self.chunks.as_slice() {
+            [] => Bytes::new(),
+            [only] => only.clone(),
+            chunks => {
+                let joined = Bytes::from(chunks.concat());
+                self.chunks = vec![joined.clone()];
+                joined
+            }
+        }
+    }
+
+    /// The same request with another body.
+    pub(super) fn replace(&mut self, body: Bytes) {
+        let mut hasher = PayloadHasher::new();
+        hasher.update(&body);
+        self.sha256 = hasher.finish_hex();
+        self.bytes = body.len();
+        self.chunks = if body.is_empty() { Vec::new() } else { vec![body] };
+    }
+}
+
+/// Reads the body of `session`.
+///
+/// # Errors
+/// A [`Failure`] that says what was wrong with the body: too large, too slow, shorter than announced.
+pub(super) async fn read(session: &mut ServerSession, limits: &Limits, room: &Room) -> Result<RequestBody, Failure> {
+    let announced = announced_length(session)?;
+    if announced.is_some_and(|length| length > limits.body_bytes_max) {
+        return Err(too_large(limits));
+    }
+    let mut held = match announced {
+        Some(0) | None => None,
+        Some(length) => Some(room.take(None, length).ok_or_else(no_room)?),
+    };
+    if expects_continue(session) {
+        session.write_continue_response().await.map_err(|error| gone(&error))?;
+    }
+    session.set_read_timeout(Some(limits.client_idle_timeout));
+    let deadline = Instant::now() + limits.body_timeout;
+    let mut chunks = Vec::new();
+    let mut bytes = 0usize;
+    let mut hasher = PayloadHasher::new();
+    while let Some(chunk) = next_chunk(session, deadline, limits.client_idle_timeout).await? {
+        if chunk.is_empty() {
+            continue;
+        }
+        bytes = bytes.saturating_add(chunk.len());
+        if bytes > limits.body_bytes_max {
+            return Err(too_large(limits));
+        }
+        if announced.is_none() {
+            held = Some(room.take(held, chunk.len()).ok_or_else(no_room)?);
+        }
+        hasher.update(&chunk);
+        chunks.push(chunk);
+    }
+    if announced.is_some_and(|length| length != bytes) {
+        return Err(Failure::client(
+            "body_short",
+            ErrorType::Validation,
+            format!(
+                "The request body ended after {} bytes, but Content-Length announced {}. Send the whole body.",
+                bytes,
+                announced.unwrap_or(0)
+            ),
+        ));
+    }
+    Ok(RequestBody { chunks, bytes, sha256: hasher.finish_hex(), _room: held })
+}
+
+async fn next_chunk(
+    session: &mut ServerSession,
+    deadline: Instant,
+    idle_timeout: Duration,
+) -> Result<Option<Bytes>, Failure> {
+    let left = deadline.saturating_duration_since(Instant::now()).min(idle_timeout);
+    match pingora_timeout::timeout(left, session.read_request_body()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(error)) if *error.etype() == pingora_core::ErrorType::ReadTimedout => Err(too_slow()),
+        Ok(Err(error)) => Err(gone(&error)),
+        Err(_elapsed) => Err(too_slow()),
+    }
+}
+
+fn announced_length(session: &ServerSession) -> Result<Option<usize>, Failure> {
+    let header = session.req_header();
+    let mut lengths = header.headers.get_all(http::header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else {
+        // A request without either header has no body in HTTP/1; in HTTP/2 the stream says when it ends.
+        return Ok(None);
+    };
+    let text = length.to_str().unwrap_or("");
+    if lengths.next().is_some() || text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ambiguous("Content-Length must be one decimal number."));
+    }
+    text.parse().map(Some).map_err(|_| ambiguous("Content-Length must be one decimal number."))
+}
+
+fn expects_continue(session: &ServerSession) -> bool {
+    session.get_header(http::header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Refuses what two parsers could read as two different requests.
+///
+/// # Errors
+/// When the framing of the body is ambiguous.
+pub(super) fn check_framing(session: &ServerSession) -> Result<(), Failure> {
+    announced_length(session)?;
+    let header = session.req_header();
+    let mut codings = header.headers.get_all(http::header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return Ok(());
+    };
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(ambiguous("Transfer-Encoding must be `chunked` or absent."));
+    }
+    // Pingora drops Content-Length where both are present, so only the raw head still shows it.
+    let raw = session.to_h1_raw();
+    let both = raw.split(|byte| *byte == b'\n').skip(1).any(|line| {
+        line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:"))
+            || line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length "))
+    });
+    if both {
+        return Err(ambiguous("Send either Content-Length or Transfer-Encoding, not both."));
+    }
+    Ok(())
+}
+
+fn ambiguous(message: &str) -> Failure {
+    Failure::client("ambiguous_framing", ErrorType::Validation, message)
+}
+
+fn too_large(limits: &Limits) -> Failure {
+    Failure::client(
+        "body_too_large",
+        ErrorType::Validation,
+        format!(
+            "The request body is larger than {} bytes. Send less, or have the operator raise \
+             general_settings.max_request_size_mb.",
+            limits.body_bytes_max
+        ),
+    )
+    .with(|response| response.status(413))
+}
+
+fn too_slow() -> Failure {
+    Failure::client("body_too_slow", ErrorType::Validation, "The request body did not arrive in time. Send it again.")
+        .with(|response| response.status(408).no_retry())
+}
+
+fn no_room() -> Failure {
+    Failure::new(
+        Fault::Limit,
+        "buffer_full",
+        ErrorType::ServiceUnavailable,
+        "Too many large requests are in flight. Try again in a second.",
+    )
+    .with(|response| response.retry_after(Duration::from_secs(1)))
+}
+
+fn gone(error: &pingora_core::Error) -> Failure {
+    Failure::new(
+        Fault::Disconnect,
+        "client_gone",
+        ErrorType::Validation,
+        "The request body ended before it was complete. Send the whole body.",
+    )
+    .because(error.to_string())
+}

@@ -1,0 +1,136 @@
+//! What belongs to one request while Pingora carries it from phase to phase.
+//!
+//! The record is for the operator; what the stages need of each other stands in [`Stage`], so that a phase can only
+//! use what the phases before it have made.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::bidirectional::Resigner;
+use super::body::RequestBody;
+use super::call::Call;
+use super::replay::{Shared, Slot};
+use crate::aws::eventstream::decode::Decoder;
+use crate::deployment::fleet::{Group, Target};
+use crate::deployment::outcome::Setback;
+use crate::error::Failure;
+use crate::telemetry::request_record::{AttemptRecord, RequestRecord};
+use crate::usage::{RequestFacts, UsageReader};
+
+/// One request.
+pub struct RequestContext {
+    pub(super) call_id: Uuid,
+    pub(super) arrived: Instant,
+    pub(super) record: RequestRecord,
+    pub(super) stage: Stage,
+    /// Set when the proxy itself has to answer.
+    pub(super) failure: Option<Failure>,
+    /// The way back to the real session while the replaying one is in its place.
+    pub(super) slot: Option<Slot>,
+    /// Whether the request counts as in flight.
+    pub(super) counted: bool,
+}
+
+/// How far the request has come.
+pub(super) enum Stage {
+    Arrived,
+    /// Known, allowed and read; goes to a deployment next.
+    Admitted(Box<Admitted>),
+    /// At a deployment.
+    Dispatched(Box<Admitted>, Box<Attempt>),
+    Finished,
+}
+
+/// What every attempt needs.
+pub(super) struct Admitted {
+    pub call_id: Uuid,
+    pub call: Call,
+    pub body: RequestBody,
+    pub group: Arc<Group>,
+    pub tried: Vec<usize>,
+    pub attempts_max: usize,
+    pub facts: RequestFacts,
+    pub shared: Arc<Shared>,
+    /// When the request had been read whole: the client's own slowness ends here.
+    pub read: Instant,
+    /// Send the next attempt to this deployment again, over a new connection: a kept one had been closed.
+    pub again: Option<(usize, Arc<Target>)>,
+}
+
+/// One attempt at one deployment.
+pub(super) struct Attempt {
+    pub index: usize,
+    pub target: Arc<Target>,
+    pub auth: crate::credentials::UpstreamAuth,
+    pub reader: Option<UsageReader>,
+    /// Follows the frames of an event stream that nobody meters.
+    pub frames: Option<Decoder>,
+    /// Signs the frames of a bidirectional stream.
+    pub resigner: Option<Resigner>,
+    /// Whether this attempt already is the repetition over a new connection.
+    pub repeated: bool,
+    pub sent: Option<Instant>,
+    pub first_byte: Option<Instant>,
+    pub status: Option<u16>,
+}
+
+impl RequestContext {
+    pub(super) fn new() -> Self {
+        let call_id = Uuid::now_v7();
+        Self {
+            call_id,
+            arrived: Instant::now(),
+            record: RequestRecord {
+                time: Timestamp::now().to_string(),
+                call_id: call_id.to_string(),
+                ..RequestRecord::default()
+            },
+            stage: Stage::Arrived,
+            failure: None,
+            slot: None,
+            counted: false,
+        }
+    }
+
+    pub(super) fn admitted_mut(&mut self) -> Option<&mut Admitted> {
+        match &mut self.stage {
+            Stage::Admitted(admitted) | Stage::Dispatched(admitted, _) => Some(admitted),
+            Stage::Arrived | Stage::Finished => None,
+        }
+    }
+
+    pub(super) fn dispatched_mut(&mut self) -> Option<(&mut Admitted, &mut Attempt)> {
+        match &mut self.stage {
+            Stage::Dispatched(admitted, attempt) => Some((admitted, attempt)),
+            Stage::Arrived | Stage::Admitted(_) | Stage::Finished => None,
+        }
+    }
+
+    /// Ends the current attempt with a setback, or the whole attempt at picking one.
+    pub(super) fn set_back(&mut self, deployment: &Target, status: Option<u16>, setback: Setback) {
+        self.record.attempts.push(AttemptRecord {
+            deployment: deployment.id.to_string(),
+            status,
+            setback: Some(setback.as_str()),
+        });
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Finished) {
+            Stage::Dispatched(admitted, _) => Stage::Admitted(admitted),
+            other => other,
+        };
+    }
+}
+
+impl Admitted {
+    /// Whether a further deployment may be tried.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.tried.len() < self.attempts_max.min(self.group.targets.len())
+    }
+}
+
+/// Milliseconds with the precision a record shows.
+pub(super) fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,140 @@
+//! What to do when an attempt fails: another deployment, the same one over a new connection, or an error for the
+//! client. Nothing is repeated once a byte of the answer went out.
+
+use std::time::Instant;
+
+use pingora_core::{Error, ErrorSource, ErrorType as PingoraErrorType, Result, RetryType};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::Gateway;
+use super::context::{RequestContext, Stage};
+use super::replay::UPSTREAM_SILENT;
+use super::select::unreachable_deployments;
+use crate::aws::error_body::ErrorType;
+use crate::deployment::outcome::{self, Setback};
+use crate::error::{Failure, Fault};
+
+/// Ends the request with a failure of our own.
+pub(super) fn give_up<T>(ctx: &mut RequestContext, failure: Failure) -> Result<T> {
+    let explanation = failure.reason;
+    ctx.failure = Some(failure);
+    Error::e_explain(PingoraErrorType::InternalError, explanation)
+}
+
+/// Looks at the status of the upstream's answer: deliver it, or try another deployment while there is one.
+pub(super) fn judge(gateway: &Gateway, ctx: &mut RequestContext, response: &ResponseHeader) -> Result<()> {
+    if response.status.is_informational() {
+        return Ok(());
+    }
+    let status = response.status.as_u16();
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+        return Ok(());
+    };
+    attempt.status = Some(status);
+    attempt.first_byte = Some(Instant::now());
+    let Some(setback) = outcome::of_status(status).filter(|_| admitted.may_go_on()) else {
+        return Ok(());
+    };
+    let target = std::sync::Arc::clone(&attempt.target);
+    gateway.metrics.set_back(target.id.as_str(), setback.as_str());
+    ctx.set_back(&target, Some(status), setback);
+    Err(another(format!("status {status} of {}", target.id)))
+}
+
+/// No connection could be made: another deployment while there is one.
+pub(super) fn not_connected(gateway: &Gateway, ctx: &mut RequestContext, error: Box<Error>) -> Box<Error> {
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+        return error;
+    };
+    let may_go_on = admitted.may_go_on();
+    let target = std::sync::Arc::clone(&attempt.target);
+    tracing::warn!(deployment = %target.id, host = %target.host.authority, "cannot connect: {error}");
+    gateway.metrics.set_back(target.id.as_str(), Setback::Connect.as_str());
+    ctx.set_back(&target, None, Setback::Connect);
+    if may_go_on {
+        return another(format!("no connection to {}", target.id));
+    }
+    ctx.failure = Some(unreachable_deployments().because(error.to_string()));
+    let mut error = error;
+    error.set_retry(false);
+    error
+}
+
+/// A connection failed after it was made.
+pub(super) fn broken(
+    gateway: &Gateway,
+    session: &Session,
+    ctx: &mut RequestContext,
+    mut error: Box<Error>,
+    reused: bool,
+) -> Box<Error> {
+    if matches!(error.retry, RetryType::Decided(true)) && matches!(ctx.stage, Stage::Admitted(_)) {
+        return error; // `judge` asked for this one.
+    }
+    let of_upstream = *error.esource() == ErrorSource::Upstream;
+    let unanswered = session.response_written().is_none();
+    let stale = matches!(error.retry, RetryType::ReusedOnly) && reused;
+    error.set_retry(false);
+    if !(of_upstream && unanswered) {
+        return error;
+    }
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+        return error;
+    };
+    if attempt.first_byte.is_some() {
+        return error;
+    }
+    // A kept connection that turns out to be closed says nothing about the deployment.
+    if stale && !attempt.repeated {
+        admitted.again = Some((attempt.index, std::sync::Arc::clone(&attempt.target)));
+        error.set_retry(true);
+        return error;
+    }
+    let may_go_on = admitted.may_go_on();
+    let target = std::sync::Arc::clone(&attempt.target);
+    tracing::warn!(deployment = %target.id, "connection failed before an answer: {error}");
+    gateway.metrics.set_back(target.id.as_str(), Setback::Connect.as_str());
+    ctx.set_back(&target, None, Setback::Connect);
+    if may_go_on {
+        error.set_retry(true);
+    } else {
+        ctx.failure = Some(unreachable_deployments().because(error.to_string()));
+    }
+    error
+}
+
+/// The failure that a client is told of for an error of Pingora's.
+pub(super) fn failure_of(error: &Error) -> Failure {
+    if *error.etype() == UPSTREAM_SILENT {
+        return Failure::upstream(
+            "upstream_timeout",
+            ErrorType::ModelTimeout,
+            "The model did not answer in time. Ask for less, stream the answer, or have the operator raise `timeout`.",
+        )
+        .with(crate::aws::error_body::ErrorResponse::no_retry)
+        .because(error.to_string());
+    }
+    match error.esource() {
+        ErrorSource::Downstream => Failure::new(
+            Fault::Disconnect,
+            "client_gone",
+            ErrorType::Validation,
+            "The connection was closed before the request was complete.",
+        ),
+        ErrorSource::Upstream => unreachable_deployments(),
+        ErrorSource::Internal | ErrorSource::Unset => Failure::new(
+            Fault::Internal,
+            "internal",
+            ErrorType::InternalServer,
+            "The proxy could not handle the request. Try again, and tell its operator if this goes on.",
+        ),
+    }
+    .because(error.to_string())
+}
+
+fn another(explanation: String) -> Box<Error> {
+    let mut error = Error::explain(PingoraErrorType::new("NextDeployment"), explanation).into_up();
+    error.set_retry(true);
+    error
+}

@@ -1,0 +1,254 @@
+//! The way of a request through Pingora's phases. Each phase is a few lines here and a stage of its own in the file of
+//! the same name; read the trait implementation from top to bottom and you have read the life of a request.
+
+mod admit;
+mod bidirectional;
+mod body;
+mod call;
+mod context;
+mod failover;
+mod replay;
+mod respond;
+mod select;
+mod settle;
+mod sign;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use crate::aws::sigv4::Signer;
+use crate::config::Limits;
+use crate::deployment::fleet::{Fleet, Group};
+use crate::keys::authenticate::Authenticator;
+use crate::price::book::PriceBook;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::request_record::Recorder;
+use crate::types::money::NanoUsd;
+
+pub use context::RequestContext;
+
+/// What the gateway is made of. `app` fills it from the configuration.
+pub struct Parts {
+    pub authenticator: Arc<Authenticator>,
+    pub fleet: Arc<Fleet>,
+    pub limits: Limits,
+    pub num_retries: u32,
+    pub connect_timeout: Duration,
+    pub allow_unlisted_models: bool,
+    pub price_book: Arc<PriceBook>,
+    /// Price of one call of an operation that reports no usage.
+    pub operation_prices: BTreeMap<String, NanoUsd>,
+    pub metrics: Arc<Metrics>,
+    pub recorder: Recorder,
+    pub local: Local,
+}
+
+/// The proxy.
+pub struct Gateway {
+    authenticator: Arc<Authenticator>,
+    fleet: Arc<Fleet>,
+    limits: Limits,
+    num_retries: u32,
+    connect_timeout: Duration,
+    allow_unlisted_models: bool,
+    price_book: Arc<PriceBook>,
+    operation_prices: BTreeMap<String, NanoUsd>,
+    metrics: Arc<Metrics>,
+    recorder: Recorder,
+    local: Local,
+    room: body::Room,
+    signer: Signer,
+}
+
+/// Answers the paths that are the proxy's own; `None` for a path that is Bedrock's.
+pub type Local = Box<dyn Fn(&LocalRequest<'_>) -> Option<LocalAnswer> + Send + Sync>;
+
+/// What an answer of the proxy's own may depend on.
+pub struct LocalRequest<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    pub query: &'a str,
+    headers: &'a http::HeaderMap,
+}
+
+impl<'a> LocalRequest<'a> {
+    fn new(path: &'a str, query: &'a str, header: &'a RequestHeader) -> Self {
+        Self { method: header.method.as_str(), path, query, headers: &header.headers }
+    }
+
+    /// The first value of a header, by its lower-case name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers.get(name).map(http::HeaderValue::as_bytes)
+    }
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub struct LocalAnswer {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Gateway {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            room: body::Room::new(parts.limits.buffered_bytes_max, Arc::clone(&parts.metrics)),
+            signer: Signer::new(),
+            authenticator: parts.authenticator,
+            fleet: parts.fleet,
+            limits: parts.limits,
+            num_retries: parts.num_retries,
+            connect_timeout: parts.connect_timeout,
+            allow_unlisted_models: parts.allow_unlisted_models,
+            price_book: parts.price_book,
+            operation_prices: parts.operation_prices,
+            metrics: parts.metrics,
+            recorder: parts.recorder,
+            local: parts.local,
+        }
+    }
+
+    /// Attempts a request may make in all, over distinct deployments.
+    fn attempts_max(&self, group: &Group) -> usize {
+        usize::try_from(self.num_retries).unwrap_or(usize::MAX).saturating_add(1).min(group.targets.len())
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestContext;
+
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::new()
+    }
+
+    /// No module of Pingora's may touch an answer: bytes pass as they come.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
+        ctx.counted = true;
+        self.metrics.in_flight().inc();
+        ctx.record.method = session.req_header().method.to_string();
+        match admit::admit(self, session, ctx).await {
+            Ok(admit::Admission::Answered) => Ok(true),
+            Ok(admit::Admission::Proceed) => Ok(false),
+            Err(failure) => {
+                respond::refuse(session, ctx, failure).await;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+        select::pick_peer(self, ctx).await
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut RequestContext,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        failover::not_connected(self, ctx, error)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        sign::sign(self, ctx, upstream_request)
+    }
+
+    /// Bodies pass as they are but for bidirectional streams, whose frames are signed one by one.
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        bidirectional::resign(ctx, body, end_of_stream)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        failover::judge(self, ctx, upstream_response)
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        respond::header(ctx, upstream_response)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<Duration>> {
+        respond::observe(self, ctx, body.as_ref(), end_of_stream);
+        Ok(None)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut RequestContext,
+        client_reused: bool,
+    ) -> Box<Error> {
+        failover::broken(self, session, ctx, error, client_reused)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
+        let failure = ctx.failure.take().unwrap_or_else(|| failover::failure_of(error));
+        if let Some(slot) = ctx.slot.take() {
+            slot.unwrap(session.as_downstream_mut());
+        }
+        // Pingora closes the connection after this; the client has to know.
+        session.set_keepalive(None);
+        let error_code =
+            if session.response_written().is_some() { 0 } else { respond::refuse(session, ctx, failure).await };
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
+        settle::settle(self, session, ctx, error);
+        if let Some(slot) = ctx.slot.take() {
+            slot.unwrap(session.as_downstream_mut());
+        }
+        if std::mem::take(&mut ctx.counted) {
+            self.metrics.in_flight().dec();
+        }
+    }
+
+    /// Every failed request has its record; Pingora's own line would only repeat it.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestContext, _error: &Error) -> bool {
+        true
+    }
+}

@@ -1,0 +1,162 @@
+//! Answers on their way to the client: the upstream's, unchanged but for our own headers, and the proxy's own errors.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::{Error, ErrorType as PingoraErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::context::{RequestContext, milliseconds};
+use super::{Gateway, LocalAnswer, settle};
+use crate::aws::operation::Streaming;
+use crate::error::{Failure, Fault};
+
+/// What a client may still send after an error is read for so long before the connection is closed; closing at once
+/// would reset it, and the client might lose the error.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Before the header of an upstream's answer leaves: reads what it says about usage, adds our headers.
+pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) -> Result<()> {
+    if response.status.is_informational() {
+        return Ok(());
+    }
+    let call_id = ctx.record.call_id.clone();
+    let failed_attempts = ctx.record.attempts.len();
+    let arrived = ctx.arrived;
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+        return Error::e_explain(PingoraErrorType::InternalError, "an answer to a request that was not dispatched");
+    };
+    let status = response.status.as_u16();
+    attempt.status = Some(status);
+    attempt.first_byte.get_or_insert_with(Instant::now);
+    if let Some(reader) = attempt.reader.as_mut() {
+        let text = |name: header::HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
+        reader.response_header(
+            status,
+            text(header::CONTENT_TYPE),
+            text(header::CONTENT_ENCODING),
+            response.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())),
+        );
+    }
+    let whole = match admitted.call.operation.streaming {
+        Streaming::None => true,
+        // Paths that stream only if asked to: a length says that this answer is whole.
+        Streaming::Raw => response.headers.contains_key(header::CONTENT_LENGTH),
+        Streaming::EventStream | Streaming::Bidirectional => false,
+    };
+    if whole {
+        admitted.shared.hold();
+    } else if (200..300).contains(&status)
+        && let Some(exception) = last_words(admitted.call.operation.stream_exceptions)
+    {
+        admitted.shared.last_words(exception);
+    }
+    let overhead = attempt.sent.map_or(Duration::ZERO, |sent| sent.saturating_duration_since(admitted.read));
+    let ours = [
+        ("x-dheera-ai-call-id", call_id),
+        ("x-dheera-ai-deployment", attempt.target.id.to_string()),
+        ("x-dheera-ai-region", attempt.target.region.to_string()),
+        ("x-dheera-ai-attempts", (failed_attempts + 1).to_string()),
+        ("x-dheera-ai-overhead-duration-ms", milliseconds(overhead).to_string()),
+    ];
+    let model_id = settle::model_id(admitted, attempt);
+    let aws_request_id = header_text(response, "x-amzn-requestid");
+    let error_type = header_text(response, "x-amzn-errortype");
+    for (name, value) in ours {
+        response.insert_header(name, value)?;
+    }
+    if let Some(model_id) = model_id {
+        response.insert_header("x-dheera-ai-model-id", model_id)?;
+    }
+    ctx.record.aws_request_id = aws_request_id;
+    ctx.record.error_type = error_type.filter(|_| status >= 400);
+    ctx.record.time_to_first_byte_ms = Some(milliseconds(arrived.elapsed()));
+    Ok(())
+}
+
+/// Reads usage out of a piece of the answer. Synchronous, and never alters a byte.
+pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option<&Bytes>, end: bool) {
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+        return;
+    };
+    if let (Some(reader), Some(bytes)) = (attempt.reader.as_mut(), bytes) {
+        reader.push(bytes);
+        if matches!(admitted.call.operation.streaming, Streaming::EventStream) {
+            let followed =
+                attempt.frames.as_mut().map(|frames| frames.push(bytes, &mut |_| {}).is_ok() && frames.at_boundary());
+            admitted.shared.between_frames(followed.or_else(|| reader.at_boundary()).unwrap_or(false));
+        }
+    }
+    if end {
+        settle::measure(gateway, ctx);
+    }
+}
+
+/// How a stream that breaks is ended: by a name that the operation models; SDKs lose the message of any other.
+fn last_words(modelled: &[&'static str]) -> Option<&'static str> {
+    ["serviceUnavailableException", "internalServerException"].into_iter().find(|name| modelled.contains(name))
+}
+
+/// Answers with an error of our own.
+pub(super) async fn refuse(session: &mut Session, ctx: &mut RequestContext, failure: Failure) -> u16 {
+    let status = if failure.fault == Fault::Disconnect { 499 } else { failure.response.status };
+    ctx.record.fault = Some(failure.fault.as_str());
+    ctx.record.reason = Some(failure.reason);
+    ctx.record.error_type = Some(failure.response.kind.name().to_owned());
+    ctx.record.detail.clone_from(&failure.internal);
+    ctx.record.status = status;
+    if failure.fault == Fault::Internal {
+        tracing::error!(call_id = %ctx.call_id, reason = failure.reason, "{}", failure.internal.unwrap_or_default());
+    }
+    let headers = failure.response.headers();
+    let body = Bytes::from(failure.response.body());
+    if let Err(error) = write(session.as_downstream_mut(), ctx, failure.response.status, &headers, body).await {
+        tracing::debug!(call_id = %ctx.call_id, "the client did not get its error: {error}");
+    }
+    status
+}
+
+/// Answers a health probe, `/metrics` or another path of the proxy's own.
+pub(super) async fn local(session: &mut Session, ctx: &mut RequestContext, answer: LocalAnswer) {
+    ctx.record.status = answer.status;
+    let headers: Vec<_> = answer.headers;
+    if let Err(error) = write(session.as_downstream_mut(), ctx, answer.status, &headers, answer.body.into()).await {
+        tracing::debug!(call_id = %ctx.call_id, "the client did not get its answer: {error}");
+    }
+}
+
+async fn write(
+    session: &mut ServerSession,
+    ctx: &RequestContext,
+    status: u16,
+    headers: &[(&'static str, String)],
+    body: Bytes,
+) -> Result<()> {
+    let mut response = ResponseHeader::build(status, Some(headers.len() + 4))?;
+    for (name, value) in headers {
+        response.insert_header(*name, value.as_str())?;
+    }
+    response.insert_header("x-dheera-ai-call-id", ctx.record.call_id.as_str())?;
+    response.insert_header("x-amzn-requestid", ctx.record.call_id.as_str())?;
+    response.insert_header(header::CONTENT_LENGTH, body.len())?;
+    // What was not read of the request must never be taken for the next one.
+    let unread = !session.is_body_done();
+    if unread {
+        session.set_keepalive(None);
+    }
+    let head_only = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response)).await?;
+    session.write_response_body(if head_only { Bytes::new() } else { body }, true).await?;
+    session.finish_body().await?;
+    if unread && !session.is_http2() && pingora_timeout::timeout(LINGER, session.drain_request_body()).await.is_err() {
+        log::debug!("a client went on sending after its error");
+    }
+    Ok(())
+}
+
+fn header_text(response: &ResponseHeader, name: &str) -> Option<String> {
+    response.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}

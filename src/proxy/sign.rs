@@ -1,0 +1,117 @@
+//! The request as it goes to AWS: a fresh header with what may pass, the deployment's path and host, and its signature.
+//!
+//! Nothing is removed from the client's header; what goes upstream is chosen, by an allow-list. So no key, cookie,
+//! hop-by-hop header or signature of the client can leave by being forgotten.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::HeaderMap;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+
+use super::Gateway;
+use super::bidirectional::Resigner;
+use super::context::{Admitted, Attempt, RequestContext};
+use crate::aws::operation::{Operation, Streaming};
+use crate::aws::sigv4::{
+    ChunkSigner, STREAMING_EVENTS_PAYLOAD, Scope, SignableRequest, SigningTime, signature_of,
+};
+use crate::credentials::UpstreamAuth;
+use crate::types::ids::ModelId;
+
+/// Replaces the header Pingora would send by our own.
+pub(super) fn sign(gateway: &Gateway, ctx: &mut RequestContext, upstream: &mut RequestHeader) -> Result<()> {
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+        return Error::e_explain(ErrorType::InternalError, "a request is signed that was not dispatched");
+    };
+    *upstream = build(gateway, admitted, attempt, upstream)?;
+    attempt.sent = Some(Instant::now());
+    Ok(())
+}
+
+fn build(
+    gateway: &Gateway,
+    admitted: &Admitted,
+    attempt: &mut Attempt,
+    client: &RequestHeader,
+) -> Result<RequestHeader> {
+    let host = &attempt.target.host;
+    let call = &admitted.call;
+    let streamed = call.operation.streaming == Streaming::Bidirectional;
+    let path = call.upstream_path(attempt.target.model_id.as_ref().map(ModelId::as_str));
+    let path = [host.endpoint.path_prefix.as_str(), &path].concat();
+    let target = if call.query.is_empty() { path.clone() } else { [path.as_str(), "?", &call.query].concat() };
+    let passed = passing_headers(&client.headers, call.operation);
+    let mut header = RequestHeader::build(client.method.clone(), target.as_bytes(), Some(passed.len() + 6))?;
+    header.set_version(client.version);
+    header.insert_header("host", host.authority.as_str())?;
+    for (name, value) in &passed {
+        header.append_header((*name).to_owned(), *value)?;
+    }
+    if !streamed && (admitted.body.bytes > 0 || matches!(client.method.as_str(), "POST" | "PUT" | "PATCH")) {
+        header.insert_header("content-length", admitted.body.bytes.to_string())?;
+    }
+    let credentials = match &attempt.auth {
+        UpstreamAuth::SigV4(credentials) => credentials,
+        UpstreamAuth::Bearer(token) => {
+            header.insert_header("authorization", format!("Bearer {}", token.expose()))?;
+            return Ok(header);
+        }
+    };
+    let time = SigningTime::from_unix_seconds(unix_seconds());
+    let scope = Scope { region: attempt.target.region.as_str(), service: attempt.target.service.signing_name() };
+    let payload = if streamed { STREAMING_EVENTS_PAYLOAD } else { &admitted.body.sha256 };
+    let ours = [
+        Some(("x-amz-date", time.amz_date())),
+        credentials.session_token.as_ref().map(|token| ("x-amz-security-token", token.expose())),
+        streamed.then_some(("x-amz-content-sha256", payload)),
+    ];
+    let mut signed = vec![("host", host.authority.as_str())];
+    for (name, value) in ours.into_iter().flatten() {
+        header.insert_header(name, value)?;
+        signed.push((name, value));
+    }
+    // Proxies between here and AWS may rewrite these two; everything else is signed.
+    signed.extend(passed.iter().filter(|(name, _)| !matches!(*name, "user-agent" | "x-amzn-trace-id")));
+    let request = SignableRequest {
+        method: client.method.as_str(),
+        path: &path,
+        query: &call.query,
+        headers: &signed,
+        payload_sha256_hex: payload,
+    };
+    let authorization = gateway.signer.authorization(credentials, &time, scope, &request);
+    if streamed {
+        let key = gateway.signer.signing_key(credentials, &time, scope);
+        let first = signature_of(&authorization).unwrap_or_default();
+        attempt.resigner = Some(Resigner::new(ChunkSigner::new(key, &time, scope, first)));
+    }
+    header.insert_header("authorization", authorization)?;
+    Ok(header)
+}
+
+/// The client's headers that go upstream. Values that are not visible ASCII cannot be signed and stay behind.
+fn passing_headers<'h>(headers: &'h HeaderMap, operation: &Operation) -> Vec<(&'h str, &'h str)> {
+    headers
+        .iter()
+        .filter(|(name, _)| passes(name.as_str(), operation))
+        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+        .collect()
+}
+
+fn passes(name: &str, operation: &Operation) -> bool {
+    match name {
+        "content-type" | "accept" | "user-agent" | "x-amzn-trace-id" => true,
+        // Set by whoever signs.
+        "x-amz-date" | "x-amz-security-token" | "x-amz-content-sha256" => false,
+        _ => {
+            name.starts_with("x-amzn-bedrock-")
+                || name.starts_with("anthropic-")
+                || operation.request_headers.contains(&name)
+        }
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
