@@ -11,6 +11,9 @@ use bedrock_sim::{Credential, Options, Simulator};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates Amazon Bedrock: checks signatures, answers, bills and fails on demand.
 #[derive(Debug, Parser)]
 #[command(

@@ -249,7 +249,14 @@ fn canonical_query(query: &str) -> String {
 /// All values of a header, trimmed, inner spaces folded, joined by commas.
 fn header(headers: &HeaderMap, name: &str) -> String {
     let Ok(name) = name.parse::<hyper::header::HeaderName>() else { return String::new() };
-    let values = headers.get_all(name).iter().map(|value| {
+    let mut values = headers.get_all(&name).iter();
+    if let (Some(only), None) = (values.next(), values.next())
+        && let Ok(text) = only.to_str()
+        && !text.contains("  ")
+    {
+        return text.trim().to_owned();
+    }
+    let values = headers.get_all(&name).iter().map(|value| {
         let text = String::from_utf8_lossy(value.as_bytes());
         text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").trim().to_owned()
     });

@@ -55,6 +55,10 @@ fn carries_virtual_key(authorization: &str) -> bool {
 }
 
 fn is_dot_segment(segment: &str) -> bool {
+    // The longest spelling is `%2e%2e`.
+    if segment.len() > 6 {
+        return false;
+    }
     let decoded = segment.to_ascii_lowercase().replace("%2e", ".");
     decoded == "." || decoded == ".."
 }
