@@ -157,6 +157,8 @@ fn server_conf(listen: &Listen, num_retries: u32, ca_bundle: Option<&std::path::
         upstream_keepalive_pool_size: UPSTREAM_CONNECTIONS_KEPT,
         // Each deployment may be tried twice: a kept connection that had been closed is repeated over a new one.
         max_retries: usize::try_from(num_retries).unwrap_or(usize::MAX).saturating_add(1).saturating_mul(2),
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(0),
         ca_file: ca_bundle.map(|path| path.to_string_lossy().into_owned()),
         ..ServerConf::default()
     }
@@ -227,6 +229,11 @@ impl BackgroundService for Announce {
     }
 }
 
+/// Pingora's `FastShutdown` does not tell the services to stop: when one worker's runtime ends before that of another
+/// that accepts connections, the latter's loop fails and tries again for ever. The graceful stop tells them; there is
+/// nothing left to wait for, so `server_conf` sets its times to nothing.
+const STOP_NOW: ShutdownSignal = ShutdownSignal::GracefulTerminate;
+
 /// Waits for the signal to stop, and on SIGTERM for the requests in flight.
 struct Stop {
     draining: Arc<AtomicBool>,
@@ -243,7 +250,7 @@ impl ShutdownSignalWatch for Stop {
             return std::future::pending().await;
         };
         tokio::select! {
-            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+            _ = interrupt.recv() => return STOP_NOW,
             _ = terminate.recv() => {}
         }
         self.draining.store(true, Ordering::Relaxed);
@@ -255,6 +262,6 @@ impl ShutdownSignalWatch for Stop {
                 () = tokio::time::sleep(Duration::from_millis(20)) => {}
             }
         }
-        ShutdownSignal::FastShutdown
+        STOP_NOW
     }
 }

@@ -1,7 +1,8 @@
 //! Finds the caller's key wherever a client can put it, and compares it without telling how much of it was right.
 //!
 //! Places, first that is present wins: `x-dheera-ai-api-key`, `x-litellm-api-key`, `Authorization` (Bearer, Basic, or
-//! the access key id of a SigV4 header, for SDKs that send nothing else), `api-key`, `x-api-key`. A client's SigV4
+//! the access key id of a SigV4 header, for SDKs that send nothing else), `api-key`, `x-api-key`,
+//! `litellm_user_api_key`. A client's SigV4
 //! signature is not verified: the access key id *is* the key here.
 
 use base64::Engine as _;
@@ -108,7 +109,7 @@ fn find_key<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<String, Den
     if let Some(value) = header("authorization") {
         return from_authorization(value);
     }
-    for name in ["api-key", "x-api-key"] {
+    for name in ["api-key", "x-api-key", "litellm_user_api_key"] {
         if let Some(value) = header(name) {
             return plain(value);
         }
@@ -204,6 +205,7 @@ mod tests {
             ("x-litellm-api-key", KEY.to_owned()),
             ("x-api-key", KEY.to_owned()),
             ("api-key", KEY.to_owned()),
+            ("litellm_user_api_key", KEY.to_owned()),
         ] {
             assert_eq!(try_with(name, &value), Ok(Caller::Master), "{name}: {value}");
         }

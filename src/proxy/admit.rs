@@ -11,8 +11,8 @@ use pingora_proxy::Session;
 use super::body::{self, RequestBody};
 use super::call::{self, BodyMember, Call, ModelPlace};
 use super::context::{Admitted, RequestContext, Stage};
-use super::replay::{Shared, Slot};
-use super::{Gateway, LocalRequest, respond};
+use super::replay::{Body, Shared, Slot};
+use super::{Gateway, LocalRequest, respond, sign};
 use crate::aws::endpoint;
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::Streaming;
@@ -56,6 +56,9 @@ pub(super) async fn admit(
     ctx.record.key_alias = Some(caller.alias().to_owned());
     ctx.record.end_user = end_user(downstream);
     note(ctx, &found);
+    if let Found::Route(route) = &found {
+        sign::check_passing_headers(&downstream.req_header().headers, route.operation)?;
+    }
 
     let bidirectional = matches!(&found, Found::Route(route) if route.operation.streaming == Streaming::Bidirectional);
     let mut body = if bidirectional {
@@ -64,6 +67,8 @@ pub(super) async fn admit(
         body::read(downstream, &gateway.limits, &gateway.room).await?
     };
     let read = Instant::now();
+    // A client that stops reading its answer is let go.
+    downstream.set_write_timeout(Some(gateway.limits.client_idle_timeout));
     ctx.record.request_bytes = body.bytes;
     let route = match found {
         Found::Route(route) => route,
@@ -79,9 +84,8 @@ pub(super) async fn admit(
     let seen = if RequestFacts::need_body(metering, priced.as_deref()) { body.contiguous() } else { Bytes::new() };
     let facts = RequestFacts::read(metering, priced.as_deref(), &seen);
     let shared = Arc::new(Shared::default());
-    if !bidirectional {
-        ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), body.chunks.clone(), Arc::clone(&shared)));
-    }
+    let passing = if bidirectional { Body::Live } else { Body::Replay(body.chunks.clone(), 0) };
+    ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), passing, Arc::clone(&shared)));
     ctx.stage = Stage::Admitted(Box::new(Admitted {
         call_id: ctx.call_id,
         body,
@@ -187,7 +191,11 @@ fn unlisted(gateway: &Gateway, call: &Call, name: &str) -> Result<(Arc<Group>, O
             "It is not in model_list, and ids outside the list are switched off. GET /v1/models lists the names.",
         ));
     }
-    if !endpoint::model_id_is_valid(name) {
+    // Every id of AWS's models and profiles has a dot and no slash; anything else is a mistyped name, or to be listed.
+    let plain_word = !name.starts_with("arn:") && (!name.contains('.') || name.contains('/'));
+    let of_bedrock = |arn: endpoint::Arn<'_>| matches!(arn.service, "bedrock" | "sagemaker");
+    let foreign = name.starts_with("arn:") && !endpoint::Arn::parse(name).is_some_and(of_bedrock);
+    if plain_word || foreign || !endpoint::model_id_is_valid(name) {
         return Err(unknown_model(
             name,
             "It is neither a name of model_list nor an id or ARN of Bedrock. GET /v1/models lists the names.",

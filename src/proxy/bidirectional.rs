@@ -9,11 +9,14 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::Result;
 
 use super::context::RequestContext;
+use super::failover;
+use crate::aws::error_body::ErrorType;
 use crate::aws::eventstream::decode::{Decoder, Limits};
 use crate::aws::sigv4::ChunkSigner;
+use crate::error::Failure;
 
 /// Signs the frames of one attempt.
 #[derive(Debug)]
@@ -56,24 +59,38 @@ impl Resigner {
 
 /// Replaces a piece of the client's body by what goes upstream.
 pub(super) fn resign(ctx: &mut RequestContext, body: &mut Option<Bytes>, end: bool) -> Result<()> {
-    let Some((_, attempt)) = ctx.dispatched_mut() else {
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
         return Ok(());
     };
     let Some(resigner) = attempt.resigner.as_mut() else {
         return Ok(());
     };
-    let time_ms = unix_milliseconds();
-    let mut signed = resigner.push(body.as_deref().unwrap_or_default(), time_ms).ok_or_else(malformed)?;
-    if end {
-        signed.extend(resigner.end(time_ms).ok_or_else(malformed)?);
+    if admitted.shared.answered() {
+        *body = Some(Bytes::new());
+        return Ok(());
     }
-    // `None` would end the request.
-    *body = Some(signed.into());
+    let time_ms = unix_milliseconds();
+    let mut signed = resigner.push(body.as_deref().unwrap_or_default(), time_ms);
+    if end && let Some(signed) = signed.as_mut() {
+        match resigner.end(time_ms) {
+            Some(last) => signed.extend(last),
+            None => return failover::give_up(ctx, malformed()),
+        }
+    }
+    match signed {
+        // `None` would end the request.
+        Some(signed) => *body = Some(signed.into()),
+        None => return failover::give_up(ctx, malformed()),
+    }
     Ok(())
 }
 
-fn malformed() -> Box<Error> {
-    Error::explain(ErrorType::InvalidHTTPHeader, "the request is no signed event stream").into_down()
+fn malformed() -> Failure {
+    Failure::client(
+        "bad_body",
+        ErrorType::Validation,
+        "The request is no signed event stream. Send frames with `:date` and `:chunk-signature`, as the AWS SDKs do.",
+    )
 }
 
 fn unix_milliseconds() -> u64 {

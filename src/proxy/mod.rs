@@ -232,8 +232,12 @@ impl ProxyHttp for Gateway {
         }
         // Pingora closes the connection after this; the client has to know.
         session.set_keepalive(None);
-        let error_code =
-            if session.response_written().is_some() { 0 } else { respond::refuse(session, ctx, failure).await };
+        let error_code = if session.response_written().is_some() {
+            respond::broke_off(ctx, failure);
+            0
+        } else {
+            respond::refuse(session, ctx, failure).await
+        };
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 

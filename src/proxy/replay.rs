@@ -1,5 +1,5 @@
-//! The session that Pingora sees once the request body has been read: it delegates to the real one and replays the
-//! stored body, for each attempt anew.
+//! The session that Pingora sees once a request is admitted: it delegates to the real one and replays the stored body,
+//! for each attempt anew.
 //!
 //! Pingora's own retry buffer stops at 64 KiB and a larger body that was read before would hang; SigV4 needs the whole
 //! body before the header. Its `custom` session is the way around both (a hidden API: hence the exact version pin).
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Whether the event stream stands between two frames: in the middle of one, a further frame could not be read.
     between_frames: AtomicBool,
+    /// Whether the answer has gone out to its end.
+    answered: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +83,10 @@ impl Shared {
         self.between_frames.store(between, Ordering::Relaxed);
     }
 
+    pub(super) fn answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// Whether the stream broke and the client got its last words.
     pub(super) fn told(&self) -> bool {
         self.lock().told
@@ -98,15 +104,14 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Puts a replaying session in the place of the real one.
-    pub(super) fn wrap(session: &mut ServerSession, chunks: Vec<Bytes>, shared: Arc<Shared>) -> Self {
+    /// Puts a session of ours in the place of the real one.
+    pub(super) fn wrap(session: &mut ServerSession, body: Body, shared: Arc<Shared>) -> Self {
         let slot = Self::default();
         let real = std::mem::replace(session, ServerSession::new_custom(Box::new(())));
         *session = ServerSession::new_custom(Box::new(ReplaySession {
             real: Some(real),
             home: Arc::clone(&slot.home),
-            chunks,
-            next: 0,
+            body,
             shared,
             held: None,
             quiet_until: None,
@@ -127,6 +132,14 @@ impl Slot {
 
 const BROKEN: &str = "The connection to the model broke. What came so far is incomplete.";
 
+/// Where the request body comes from.
+pub(super) enum Body {
+    /// It was read before: chunks, and which is next.
+    Replay(Vec<Bytes>, usize),
+    /// It passes by while the answer does.
+    Live,
+}
+
 /// An answer whose header waits for its body.
 struct Held {
     tasks: Vec<HttpTask>,
@@ -140,8 +153,7 @@ struct ReplaySession {
     /// `None` only after `drop` sent it home.
     real: Option<ServerSession>,
     home: Arc<Mutex<Option<ServerSession>>>,
-    chunks: Vec<Bytes>,
-    next: usize,
+    body: Body,
     shared: Arc<Shared>,
     held: Option<Held>,
     quiet_until: Option<Instant>,
@@ -163,13 +175,14 @@ impl ReplaySession {
         self.real.as_mut().unwrap_or_else(|| unreachable!("the real session leaves only when this one is dropped"))
     }
 
-    /// Waits for the client to go away, at most until the upstream has been silent too long.
-    async fn idle(&mut self) -> Result<Option<Bytes>> {
+    /// Waits for the client, at most until the upstream has been silent too long: for the next piece of its body, or
+    /// for it to go away where no body is expected.
+    async fn wait(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         let Some(deadline) = self.quiet_until else {
-            return self.real_mut().read_body_or_idle(true).await;
+            return self.real_mut().read_body_or_idle(no_body_expected).await;
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        match pingora_timeout::timeout(left, self.real_mut().read_body_or_idle(true)).await {
+        match pingora_timeout::timeout(left, self.real_mut().read_body_or_idle(no_body_expected)).await {
             Ok(read) => read,
             Err(_elapsed) => {
                 if let Some(frame) = self.take_last_words() {
@@ -251,9 +264,14 @@ impl CustomSession for ReplaySession {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        let chunk = self.chunks.get(self.next).cloned();
-        self.next = self.next.saturating_add(1);
-        Ok(chunk)
+        match &mut self.body {
+            Body::Replay(chunks, next) => {
+                let chunk = chunks.get(*next).cloned();
+                *next = next.saturating_add(1);
+                Ok(chunk)
+            }
+            Body::Live => self.real_mut().read_request_body().await,
+        }
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -281,7 +299,11 @@ impl CustomSession for ReplaySession {
         self.heard();
         self.mend(&mut tasks);
         match self.hold(tasks) {
-            Some(tasks) => self.real_mut().response_duplex_vec(tasks).await,
+            Some(tasks) => {
+                let ended = self.real_mut().response_duplex_vec(tasks).await?;
+                self.shared.answered.store(ended, Ordering::Relaxed);
+                Ok(ended)
+            }
             None => Ok(false),
         }
     }
@@ -323,7 +345,11 @@ impl CustomSession for ReplaySession {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.next >= self.chunks.len()
+        match &self.body {
+            Body::Replay(chunks, next) => *next >= chunks.len(),
+            // Nobody is left to read what a client still sends after its answer.
+            Body::Live => self.shared.answered() || self.real_mut().is_body_done(),
+        }
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -331,11 +357,26 @@ impl CustomSession for ReplaySession {
     }
 
     fn is_body_empty(&mut self) -> bool {
-        self.chunks.is_empty()
+        match &self.body {
+            Body::Replay(chunks, _) => chunks.is_empty(),
+            Body::Live => self.real_mut().is_body_empty(),
+        }
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if no_body_expected || self.is_body_done() { self.idle().await } else { self.read_body_bytes().await }
+        let replays = matches!(self.body, Body::Replay(..));
+        if no_body_expected || replays && self.is_body_done() {
+            return self.wait(true).await;
+        }
+        match self.body {
+            Body::Replay(..) => self.read_body_bytes().await,
+            Body::Live if self.shared.answered() => Ok(None),
+            Body::Live => {
+                let chunk = self.wait(false).await?;
+                self.heard();
+                Ok(chunk)
+            }
+        }
     }
 
     fn body_bytes_sent(&self) -> usize {
@@ -368,7 +409,9 @@ impl CustomSession for ReplaySession {
 
     /// Pingora calls this at the start of each attempt: the body begins anew.
     fn enable_retry_buffering(&mut self) {
-        self.next = 0;
+        if let Body::Replay(_, next) = &mut self.body {
+            *next = 0;
+        }
         self.held = None;
         self.started = false;
         self.heard();

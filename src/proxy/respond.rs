@@ -119,6 +119,15 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut RequestContext, fail
     status
 }
 
+/// Notes why an answer ended before its time. The client is told by the way it ends.
+pub(super) fn broke_off(ctx: &mut RequestContext, failure: Failure) {
+    // What broke after it began was reached.
+    let reason = if failure.reason == "unreachable" { "upstream_broke" } else { failure.reason };
+    ctx.record.fault = Some(failure.fault.as_str());
+    ctx.record.reason = Some(reason);
+    ctx.record.detail = failure.internal;
+}
+
 /// Answers a health probe, `/metrics` or another path of the proxy's own.
 pub(super) async fn local(session: &mut Session, ctx: &mut RequestContext, answer: LocalAnswer) {
     ctx.record.status = answer.status;

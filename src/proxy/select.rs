@@ -47,7 +47,7 @@ pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Re
             (Ok(auth), Ok(address)) => {
                 let mut peer = peer(gateway, &target, address, repeated);
                 if bidirectional {
-                    over_http2(&mut peer, &target);
+                    over_http2(&mut peer);
                 }
                 dispatch(ctx, index, target, auth, repeated);
                 return Ok(Box::new(peer));
@@ -144,9 +144,7 @@ fn peer(gateway: &Gateway, target: &Target, address: std::net::SocketAddr, repea
 }
 
 /// Bidirectional streams need HTTP/2; without TLS it is spoken by prior knowledge.
-fn over_http2(peer: &mut HttpPeer, target: &Target) {
-    // No session of ours watches the upstream's silence here.
-    peer.options.read_timeout = Some(target.stream_timeout.max(target.idle_timeout));
+fn over_http2(peer: &mut HttpPeer) {
     peer.options.set_http_version(2, 2);
     peer.options.max_h2_streams = HTTP2_STREAMS_MAX;
 }

@@ -158,12 +158,6 @@ pub(super) fn settle(
             record.reason = Some("upstream_broke");
         }
     }
-    if let Some(error) = error.filter(|_| record.fault.is_none()) {
-        let failure = super::failover::failure_of(error);
-        record.fault = Some(failure.fault.as_str());
-        record.reason = Some(failure.reason);
-        record.detail = failure.internal;
-    }
     record.overhead_ms = milliseconds(overhead);
     if record.reason == Some("local") {
         return; // Probes and scrapes are not requests to Bedrock.

@@ -12,11 +12,11 @@ use pingora_http::RequestHeader;
 use super::Gateway;
 use super::bidirectional::Resigner;
 use super::context::{Admitted, Attempt, RequestContext};
+use crate::aws::error_body;
 use crate::aws::operation::{Operation, Streaming};
-use crate::aws::sigv4::{
-    ChunkSigner, STREAMING_EVENTS_PAYLOAD, Scope, SignableRequest, SigningTime, signature_of,
-};
+use crate::aws::sigv4::{ChunkSigner, STREAMING_EVENTS_PAYLOAD, Scope, SignableRequest, SigningTime, signature_of};
 use crate::credentials::UpstreamAuth;
+use crate::error::Failure;
 use crate::types::ids::ModelId;
 
 /// Replaces the header Pingora would send by our own.
@@ -71,8 +71,7 @@ fn build(
         header.insert_header(name, value)?;
         signed.push((name, value));
     }
-    // Proxies between here and AWS may rewrite these two; everything else is signed.
-    signed.extend(passed.iter().filter(|(name, _)| !matches!(*name, "user-agent" | "x-amzn-trace-id")));
+    signed.extend(passed.iter().filter(|(name, _)| is_signed(name)));
     let request = SignableRequest {
         method: client.method.as_str(),
         path: &path,
@@ -90,7 +89,26 @@ fn build(
     Ok(header)
 }
 
-/// The client's headers that go upstream. Values that are not visible ASCII cannot be signed and stay behind.
+/// Refuses a header that an operation reads but that cannot be signed: leaving it out would call the model without its
+/// guardrail, or at another price.
+///
+/// # Errors
+/// When the value of such a header is not visible ASCII.
+pub(super) fn check_passing_headers(headers: &HeaderMap, operation: &Operation) -> std::result::Result<(), Failure> {
+    let bad = headers
+        .iter()
+        .find(|(name, value)| passes(name.as_str(), operation) && is_signed(name.as_str()) && value.to_str().is_err());
+    match bad {
+        None => Ok(()),
+        Some((name, _)) => Err(Failure::client(
+            "bad_header",
+            error_body::ErrorType::Validation,
+            format!("The header {name} holds a character that is not ASCII. Write it in ASCII, or leave it out."),
+        )),
+    }
+}
+
+/// The client's headers that go upstream. Those that can be left out are, where they are not visible ASCII.
 fn passing_headers<'h>(headers: &'h HeaderMap, operation: &Operation) -> Vec<(&'h str, &'h str)> {
     headers
         .iter()
@@ -110,6 +128,11 @@ fn passes(name: &str, operation: &Operation) -> bool {
                 || operation.request_headers.contains(&name)
         }
     }
+}
+
+/// Proxies between here and AWS may rewrite two of the headers; everything else is signed.
+fn is_signed(name: &str) -> bool {
+    !matches!(name, "user-agent" | "x-amzn-trace-id")
 }
 
 fn unix_seconds() -> u64 {

@@ -7,8 +7,9 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -18,6 +19,9 @@ use crate::types::usage::Usage;
 
 /// Records that may wait for the disk.
 const QUEUE: usize = 16_384;
+
+/// How long records gather before they are written together.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// What happened to one request. Fields that do not apply are left out.
 #[derive(Debug, Default, Serialize)]
@@ -121,20 +125,28 @@ impl RequestRecord {
 /// Hands records to the thread that writes them.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    queue: Option<SyncSender<Line>>,
+    queue: Option<Arc<Queue>>,
 }
 
-/// The thread behind a [`Recorder`]; join it to have everything written.
+/// The thread behind a [`Recorder`]; stop it to have everything written.
 #[derive(Debug)]
 pub struct Writer {
-    queue: SyncSender<Line>,
+    queue: Arc<Queue>,
     thread: JoinHandle<()>,
 }
 
-#[derive(Debug)]
-enum Line {
-    Record(Box<RequestRecord>),
-    Stop,
+/// Records on their way to the disk. Only the first of a batch wakes the thread: waking it for each record costs more
+/// than writing it.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    records: Vec<RequestRecord>,
+    stopping: bool,
 }
 
 impl Recorder {
@@ -148,27 +160,53 @@ impl Recorder {
             RequestLog::Stdout => Box::new(io::stdout()),
             RequestLog::File(path) => Box::new(open(path)?),
         };
-        let (queue, lines) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new().name("request-log".into()).spawn(move || write_all(&lines, out))?;
-        Ok((Self { queue: Some(queue.clone()) }, Some(Writer { queue, thread })))
+        let queue = Arc::new(Queue::default());
+        let read = Arc::clone(&queue);
+        let thread = std::thread::Builder::new().name("request-log".into()).spawn(move || write_all(&read, out))?;
+        Ok((Self { queue: Some(Arc::clone(&queue)) }, Some(Writer { queue, thread })))
     }
 
     /// Hands a record over. `false` when the queue was full and the record is lost.
     #[must_use]
     pub fn record(&self, record: RequestRecord) -> bool {
-        match &self.queue {
-            None => true,
-            Some(queue) => !matches!(queue.try_send(Line::Record(Box::new(record))), Err(TrySendError::Full(_))),
+        let Some(queue) = &self.queue else { return true };
+        let mut waiting = queue.lock();
+        if waiting.records.len() >= QUEUE {
+            return false;
         }
+        let first = waiting.records.is_empty();
+        waiting.records.push(record);
+        drop(waiting);
+        if first {
+            queue.wake.notify_one();
+        }
+        true
     }
 }
 
 impl Writer {
     /// Writes what is queued and ends the thread.
     pub fn stop(self) {
-        if self.queue.send(Line::Stop).is_ok() && self.thread.join().is_err() {
+        self.queue.lock().stopping = true;
+        self.queue.wake.notify_one();
+        if self.thread.join().is_err() {
             tracing::error!("the request log ended early");
         }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next records, in order; `true` when they are the last.
+    fn next_batch(&self) -> (Vec<RequestRecord>, bool) {
+        let idle = |waiting: &mut Waiting| waiting.records.is_empty() && !waiting.stopping;
+        let waiting = self.wake.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        let gathered = self.wake.wait_timeout_while(waiting, GATHER, |waiting| !waiting.stopping);
+        let (mut waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut waiting.records), waiting.stopping)
     }
 }
 
@@ -176,20 +214,19 @@ fn open(path: &Path) -> io::Result<std::fs::File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn write_all(lines: &Receiver<Line>, out: Box<dyn Write + Send>) {
+fn write_all(queue: &Queue, out: Box<dyn Write + Send>) {
     let mut out = BufWriter::with_capacity(64 * 1024, out);
     let mut failing = false;
-    while let Ok(line) = lines.recv() {
-        let mut next = Some(line);
-        while let Some(line) = next {
-            let Line::Record(record) = line else {
-                return flush(&mut out, &mut failing);
-            };
-            let written = serde_json::to_writer(&mut out, &record).map_err(io::Error::from);
+    loop {
+        let (records, last) = queue.next_batch();
+        for record in &records {
+            let written = serde_json::to_writer(&mut out, record).map_err(io::Error::from);
             report(written.and_then(|()| out.write_all(b"\n")), &mut failing);
-            next = lines.try_recv().ok();
         }
         flush(&mut out, &mut failing);
+        if last {
+            return;
+        }
     }
 }
 

@@ -143,7 +143,11 @@ impl RequestFacts {
             }
             Metering::Rerank => {
                 facts.family = ModelFamily::Rerank;
-                facts.take_details(&Details::read(table::RERANK, body));
+                let details = Details::read(table::RERANK, body);
+                if facts.model_id.is_none() {
+                    facts.model_id.clone_from(&details.model_id);
+                }
+                facts.take_details(&details);
             }
             _ => {}
         }

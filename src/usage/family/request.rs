@@ -79,8 +79,15 @@ pub(in crate::usage) const ASYNC: &[Site] = &[
     Site { path: &["modelInput", "multiShotManualParams"], role: (), members: SHOTS },
 ];
 
-pub(in crate::usage) const RERANK: &[Site] = &[Site {
-    path: &[],
-    role: (),
-    members: &[elements("sources", Detail::Documents), elements("queries", Detail::Queries)],
-}];
+pub(in crate::usage) const RERANK: &[Site] = &[
+    Site {
+        path: &[],
+        role: (),
+        members: &[elements("sources", Detail::Documents), elements("queries", Detail::Queries)],
+    },
+    Site {
+        path: &["rerankingConfiguration", "bedrockRerankingConfiguration", "modelConfiguration"],
+        role: (),
+        members: &[text("modelArn", Detail::ModelId)],
+    },
+];
