@@ -1,0 +1,50 @@
+# Every target installs what it needs and says so. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo run release test fmt-check check fmt lint fuzz clean
+
+CONFIG ?= conf/config.yaml
+ARGS ?=
+PYTHON := .venv/bin/python
+# One profile for the demo, the tests and the lints: nothing is compiled twice.
+BINARY := target/debug/dheera_ai
+SIMULATOR := target/debug/bedrock-sim
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what building and testing need (Debian packages, Python packages in .venv)
+	@scripts/setup
+
+build: setup ## Build the proxy and the simulator for trying and testing (target/debug)
+	cargo build --workspace --locked
+
+demo: build ## Start simulator and proxy, make a newcomer's calls, show answers, tokens, costs and metrics
+	@$(PYTHON) scripts/demo.py --proxy $(BINARY) --simulator $(SIMULATOR)
+
+run: build ## Serve in the foreground: make run CONFIG=conf/config.yaml
+	$(BINARY) --config $(CONFIG) $(ARGS)
+
+release: setup ## Build the optimised binary, target/release/dheera_ai
+	cargo build --release --locked
+
+test: build ## Run every test: unit, property, whole proxy against the simulator, real SDKs
+	@scripts/test
+
+check: setup fmt-check lint ## What CI runs besides the tests: format, lints, rules of the code base
+
+fmt: ## Format the code
+	cargo fmt --all
+
+fmt-check:
+	cargo fmt --all --check
+
+lint: ## Lints, with every warning an error
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fuzz: setup ## Fuzz the decoder and the usage readers: make fuzz ARGS="-runs=10000000"
+	@scripts/fuzz $(ARGS)
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf .venv .venv-boto3-1.43

@@ -1,0 +1,58 @@
+"""Finds the commands and programs that the documents show, so that tests can run exactly these."""
+
+import re
+
+from conftest import ROOT
+
+DOCUMENTS = ("README.md", "docs/clients.md")
+
+
+def blocks(document, language):
+    """The fenced blocks of a language, with their line numbers."""
+    text = (ROOT / document).read_text()
+    for found in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield text.count("\n", 0, found.start()) + 1, found.group(1)
+
+
+def comments(document):
+    """What stands behind `#` at the head of a YAML file."""
+    head = []
+    for line in (ROOT / document).read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line[1:].strip() or "")
+    return "\n".join(head)
+
+
+def commands(text, program):
+    """Shell commands that begin with a program, continued lines included."""
+    return re.findall(rf"^{program} (?:[^\\\n]|\\.|\\\n)*", text, re.MULTILINE)
+
+
+def curls():
+    """Every curl of the documents: where it stands, and its text."""
+    found = [("conf/demo.yaml", text) for text in commands(comments("conf/demo.yaml"), "curl")]
+    for document in DOCUMENTS:
+        for _, block in blocks(document, "sh"):
+            found += [(document, text) for text in commands(block, "curl")]
+    return found
+
+
+def programs():
+    """Every Python program of the documents."""
+    return [(f"{document}:{line}", text) for document in DOCUMENTS for line, text in blocks(document, "python")]
+
+
+def configurations():
+    """Every YAML configuration of the documents."""
+    return [(f"{document}:{line}", text) for document in DOCUMENTS for line, text in blocks(document, "yaml")]
+
+
+def links():
+    """Every link between files of the project."""
+    found = []
+    for document in DOCUMENTS:
+        folder = (ROOT / document).parent
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / document).read_text()):
+            found.append((document, folder / target))
+    return found
