@@ -1,6 +1,8 @@
 //! What an operation of a Bedrock service is: its name, how it streams, what it costs to know its usage, and who may
 //! call it. The table itself is data (`routes.json`), read once by `route.rs`.
 
+use serde::Deserialize;
+
 /// The services that answer for Bedrock. Order is that of AWS's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
@@ -93,7 +95,7 @@ pub struct Operation {
 }
 
 /// How the body of the answer arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Streaming {
     /// One body.
     None,
@@ -106,7 +108,7 @@ pub enum Streaming {
 }
 
 /// Where the usage of an operation is to be found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 pub enum Metering {
     /// Generates nothing that is billed by the call.
     Free,
@@ -137,12 +139,12 @@ pub enum Metering {
 }
 
 /// What a virtual key needs in order to call an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 pub enum AccessClass {
-    /// Runtime and agent-runtime operations.
+    /// Operations of the data planes: runtime, agent-runtime, AgentCore, data automation runtime.
     Invoke,
     /// `Get*` and `List*` of the control planes.
     Read,
-    /// Everything else on the control planes.
+    /// Everything else on the control planes, and what on a data plane hands out stored secrets, runs commands or pays.
     Write,
 }

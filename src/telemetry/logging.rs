@@ -4,6 +4,8 @@
 //! says, other crates are heard from `info` up only: Pingora and the AWS SDK write whole request heads, keys and tokens
 //! included, at the levels below (measured with Pingora 0.9.1).
 
+use std::io::IsTerminal;
+
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
@@ -17,7 +19,9 @@ pub fn start() {
         EnvFilter::new("info,pingora_proxy=off,pingora_core=warn,pingora_core::services=error,aws_config=warn")
     });
     let discreet = filter_fn(|event| *event.level() <= Level::INFO || event.target().starts_with("dheera_ai"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true);
+    // Colours are for people; a journal or a file gets plain lines.
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(true);
     let result = tracing_subscriber::registry().with(filter).with(discreet).with(lines).try_init();
     if let Err(error) = result {
         // Only a second start in one process gets here, as in tests.

@@ -49,11 +49,10 @@ struct Row {
     name: &'static str,
     method: &'static str,
     template: &'static str,
-    #[serde(with = "AccessWord")]
     access: AccessClass,
-    #[serde(with = "MeteringWord", default = "free")]
+    #[serde(default = "free")]
     metering: Metering,
-    #[serde(with = "StreamingWord", default = "not_streamed")]
+    #[serde(default = "not_streamed")]
     streaming: Streaming,
     #[serde(default)]
     stream_exceptions: Vec<&'static str>,
@@ -63,47 +62,6 @@ struct Row {
     request_headers: Vec<&'static str>,
     #[serde(default)]
     target: Option<&'static str>,
-}
-
-// How the enums are spelled in the file; serde checks these against the originals at compile time.
-
-#[derive(Deserialize)]
-#[serde(remote = "AccessClass")]
-enum AccessWord {
-    Invoke,
-    Read,
-    Write,
-}
-
-#[derive(Deserialize)]
-#[serde(remote = "Streaming")]
-enum StreamingWord {
-    None,
-    EventStream,
-    Raw,
-    Bidirectional,
-}
-
-#[derive(Deserialize)]
-#[serde(remote = "Metering")]
-enum MeteringWord {
-    Free,
-    Converse,
-    ConverseStream,
-    InvokeModel,
-    InvokeModelStream,
-    InvokeModelBidirectional,
-    ApplyGuardrail,
-    GuardrailChecks,
-    StartAsyncInvoke,
-    Rerank,
-    AgentTrace,
-    FlowTrace,
-    Harness,
-    Unreported,
-    OpenAiChat,
-    OpenAiResponses,
-    AnthropicMessages,
 }
 
 fn free() -> Metering {
