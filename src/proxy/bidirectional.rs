@@ -9,7 +9,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use pingora_core::Result;
+use pingora_core::{Error, Result};
 
 use super::context::RequestContext;
 use super::failover;
@@ -74,23 +74,25 @@ pub(super) fn resign(ctx: &mut RequestContext, body: &mut Option<Bytes>, end: bo
     if end && let Some(signed) = signed.as_mut() {
         match resigner.end(time_ms) {
             Some(last) => signed.extend(last),
-            None => return failover::give_up(ctx, malformed()),
+            None => return refuse(ctx),
         }
     }
     match signed {
         // `None` would end the request.
         Some(signed) => *body = Some(signed.into()),
-        None => return failover::give_up(ctx, malformed()),
+        None => return refuse(ctx),
     }
     Ok(())
 }
 
-fn malformed() -> Failure {
-    Failure::client(
+fn refuse(ctx: &mut RequestContext) -> Result<()> {
+    let malformed = Failure::client(
         "bad_body",
         ErrorType::Validation,
         "The request is no signed event stream. Send frames with `:date` and `:chunk-signature`, as the AWS SDKs do.",
-    )
+    );
+    // An error of any other side would leave Pingora waiting for the upstream to answer the rest.
+    failover::give_up(ctx, malformed).map_err(Error::into_down)
 }
 
 fn unix_milliseconds() -> u64 {
