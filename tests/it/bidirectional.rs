@@ -1,0 +1,162 @@
+//! InvokeModelWithBidirectionalStream: request and answer are open at once, and every frame of the request is signed. The
+//! simulator checks the chain of signatures frame by frame and answers each input event as it comes.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::support::{
+    Asked, CLAUDE, Entry, MASTER_KEY, Rig, frame_header, frames, read_at_least, rules, signed_frame, whole,
+};
+
+const PATH: &str = "/bedrock/model/sonic/invoke-with-bidirectional-stream";
+
+async fn rig() -> Rig {
+    let prices = &[
+        ("input_cost_per_token", "0.000001"),
+        ("output_cost_per_token", "0.000002"),
+        ("input_cost_per_audio_token", "0.000004"),
+        ("output_cost_per_audio_token", "0.000008"),
+    ];
+    let sonic = Entry { info: prices, ..Entry::new("sonic", "bedrock/amazon.nova-2-sonic-v1:0") };
+    Rig::with(&[sonic, Entry::new("claude", "bedrock/amazon.nova-lite-v1:0")], "").await
+}
+
+/// One input event as an SDK sends it: JSON in base64 in an inner frame in a signed outer frame.
+fn input(event: &Value) -> Bytes {
+    let payload = json!({ "bytes": BASE64_STANDARD.encode(event.to_string()) }).to_string();
+    signed_frame(&bedrock_sim::eventstream::event("chunk", payload.as_bytes()))
+}
+
+/// Opens a stream whose request body is whatever is sent into the channel.
+async fn open(rig: &Rig) -> (mpsc::Sender<Bytes>, tokio::task::JoinHandle<Response<Incoming>>) {
+    let stream = TcpStream::connect(rig.proxy.address).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    let (body, pieces) = mpsc::channel::<Bytes>(4);
+    let pieces = futures::stream::unfold(pieces, |mut pieces| async {
+        let piece = pieces.recv().await?;
+        Some((Ok::<_, std::io::Error>(Frame::data(piece)), pieces))
+    });
+    let authorization = format!(
+        "AWS4-HMAC-SHA256 Credential={MASTER_KEY}/20261122/us-east-1/bedrock/aws4_request, SignedHeaders=host, Signature=00"
+    );
+    let request = Request::post(format!("http://proxy.test{PATH}"))
+        .header("authorization", authorization)
+        .header("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-EVENTS")
+        .header("content-type", "application/vnd.amazon.eventstream")
+        .body(BodyExt::boxed_unsync(StreamBody::new(pieces)))
+        .unwrap();
+    (body, tokio::spawn(async move { sender.send_request(request).await.unwrap() }))
+}
+
+/// The JSON event inside an answer's frame.
+fn output(frame: &bedrock_sim::eventstream::Frame) -> Value {
+    assert_eq!(frame_header(frame, ":event-type"), Some("chunk"), "{frame:?}");
+    let chunk: Value = serde_json::from_slice(&frame.payload).unwrap();
+    serde_json::from_slice(&BASE64_STANDARD.decode(chunk["bytes"].as_str().unwrap()).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_input_is_answered_before_the_next_is_sent_and_every_frame_is_signed_anew() {
+    let rig = rig().await;
+    rig.simulator
+        .behave(rules(&json!([{ "usage": { "input": 7, "output": 5, "audio_input": 11, "audio_output": 13 } }])));
+    let (body, response) = open(&rig).await;
+    body.send(input(&json!({ "event": { "sessionStart": {} } }))).await.unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    let call_id = response.headers()["x-dheera-ai-call-id"].to_str().unwrap().to_owned();
+    let mut answer = response.into_body();
+    let mut seen = Vec::new();
+    let mut count = 0;
+    for text in ["sessionStart", "first", "second", "third"] {
+        if text != "sessionStart" {
+            body.send(input(&json!({ "event": { "textInput": { "content": text } } }))).await.unwrap();
+        }
+        // Two frames answer each input; they come while the request is still open.
+        count += 2;
+        while frames(&seen).0.len() < count {
+            seen.extend(read_at_least(&mut answer, 1).await);
+        }
+        let echo = output(&frames(&seen).0[count - 2]);
+        assert!(echo["event"]["textOutput"]["content"].as_str().unwrap().contains(text), "{echo}");
+    }
+    body.send(signed_frame(b"")).await.unwrap();
+    drop(body);
+    while let Some(frame) = answer.frame().await {
+        seen.extend_from_slice(frame.unwrap().data_ref().map_or(&[][..], |data| data));
+    }
+    let (frames, rest) = frames(&seen);
+    assert_eq!((frames.len(), rest), (8, 0));
+    assert_eq!(rig.simulator.counters().authentication_failures, 0);
+    let request = rig.simulator.requests().remove(0);
+    assert!(request.auth.ok && request.violations.is_empty(), "{request:?}");
+    assert_eq!((request.operation, &*request.http_version), (Some("InvokeModelWithBidirectionalStream"), "HTTP/2"));
+    assert_eq!(request.path, "/model/amazon.nova-2-sonic-v1%3A0/invoke-with-bidirectional-stream");
+    let record = rig.proxy.record(&call_id).await;
+    // 7 x 1000 + 5 x 2000 + 11 x 4000 + 13 x 8000 = 7,000 + 10,000 + 44,000 + 104,000 nano-dollars.
+    assert_eq!((&record["status"], &record["cost_nano_usd"]), (&json!(200), &json!(165_000)), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_no_signed_event_stream_is_refused() {
+    let rig = rig().await;
+    for _ in 0..5 {
+        let asked = Asked::post(PATH, r#"{"inputText":"no event stream, but long enough for a prelude"}"#);
+        let answer = rig.proxy.call(&asked).await;
+        // The upstream may have begun to answer when the body turns out to be none: then the answer must not look whole.
+        if answer.status == 200 {
+            let told = frames(&answer.body).0.iter().any(|frame| frame_header(frame, ":exception-type").is_some());
+            assert!(told || answer.broke.is_some(), "{answer:?}");
+        } else {
+            answer.assert_error(400, "ValidationException");
+        }
+        let record = rig.proxy.record(answer.call_id()).await;
+        // It is the client's mistake; it did not go away.
+        assert_eq!((&record["fault"], &record["status"]), (&json!("client"), &json!(answer.status)), "{record}");
+    }
+    rig.proxy.assert_serves(CLAUDE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exception_frame_in_mid_stream_reaches_the_client() {
+    let rig = rig().await;
+    rig.simulator.behave(rules(
+        &json!([{ "fault": { "kind": "exception_frame", "after_frames": 2, "name": "throttlingException" } }]),
+    ));
+    let (body, response) = open(&rig).await;
+    for text in ["one", "two"] {
+        body.send(input(&json!({ "event": { "textInput": { "content": text } } }))).await.unwrap();
+    }
+    let answer = whole(response.await.unwrap()).await;
+    let (frames, rest) = frames(&answer.body);
+    assert_eq!((frames.len(), rest), (3, 0), "{answer:?}");
+    assert_eq!(frame_header(&frames[2], ":exception-type"), Some("throttlingException"));
+    drop(body);
+    let record = rig.proxy.record(answer.call_id()).await;
+    assert_eq!(record["reason"], "exception_frame", "{record}");
+    rig.proxy.assert_serves(CLAUDE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_the_upstream_ended_is_over_though_the_client_leaves_its_request_open() {
+    let rig = rig().await;
+    rig.simulator.behave(rules(
+        &json!([{ "fault": { "kind": "exception_frame", "after_frames": 0, "name": "validationException" } }]),
+    ));
+    let (body, response) = open(&rig).await;
+    body.send(input(&json!({ "event": { "sessionStart": {} } }))).await.unwrap();
+    let answer = whole(response.await.unwrap()).await;
+    let record = rig.proxy.record(answer.call_id()).await;
+    assert_eq!(record["reason"], "exception_frame", "{record}");
+    drop(body);
+}

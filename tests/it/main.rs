@@ -1,0 +1,17 @@
+//! The whole proxy against the simulator: a real process on a free port, real sockets, real records and metrics. The
+//! simulator recognises the operation, checks the signature and writes the bill by code of its own, so that a mistake of
+//! the proxy cannot agree with itself. Every test waits for conditions; none waits for time.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod bidirectional;
+mod bill;
+mod bodies;
+mod costs;
+mod failover;
+mod operations;
+mod shipped_configs;
+mod streams;
+mod support;
+mod visible;
