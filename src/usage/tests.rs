@@ -99,11 +99,11 @@ fn tokens(input: u64, output: u64) -> Usage {
     Usage { input: Tokens(input), output: Tokens(output), ..Usage::default() }
 }
 
-fn cached(input: u64, output: u64, read: u64, write_5m: u64, write_1h: u64) -> Usage {
+fn cached(input: u64, output: u64, read: u64, short: u64, long: u64) -> Usage {
     Usage {
         cache_read: Tokens(read),
-        cache_write_5m: Tokens(write_5m),
-        cache_write_1h: Tokens(write_1h),
+        cache_write_5m: Tokens(short),
+        cache_write_1h: Tokens(long),
         ..tokens(input, output)
     }
 }
