@@ -45,6 +45,7 @@ pub(super) async fn admit(
         return Ok(Admission::Answered);
     }
 
+    check_query(query)?;
     let method = downstream.req_header().method.clone();
     let amz_target = only_header(downstream, "x-amz-target")?;
     let request = RequestTarget { method: method.as_str(), path, amz_target: amz_target.as_deref() };
@@ -78,7 +79,7 @@ pub(super) async fn admit(
     ctx.record.service = Some(call.operation.service.endpoint_prefix());
     ctx.record.operation = Some(call.operation.name);
     let (group, model_id) = resolve(gateway, &call, &mut body)?;
-    ctx.record.model_name = model_name(&group, &call);
+    ctx.record.model_name = model_name(&group, model_id.as_deref());
     let metering = call.operation.metering;
     let priced = priced_id(&group, model_id);
     let seen = if RequestFacts::need_body(metering, priced.as_deref()) { body.contiguous() } else { Bytes::new() };
@@ -124,6 +125,23 @@ fn check_head(gateway: &Gateway, session: &ServerSession) -> Result<(), Failure>
             "upgrade",
             ErrorType::Validation,
             "Upgrade is not supported. Leave the header out.",
+        ));
+    }
+    Ok(())
+}
+
+/// A presigned query names the client's key and would go to AWS with the rest of the query.
+fn check_query(query: &str) -> Result<(), Failure> {
+    let signed = query.split('&').any(|parameter| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        let name: Vec<u8> = percent_encoding::percent_decode_str(name).collect();
+        name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"x-amz-"))
+    });
+    if signed {
+        return Err(Failure::client(
+            "presigned",
+            ErrorType::Validation,
+            "Presigned requests are not accepted. Sign with headers, or send the key as a bearer token.",
         ));
     }
     Ok(())
@@ -237,11 +255,10 @@ fn first_model_id(group: &Group) -> Option<String> {
     group.targets.first().and_then(|target| target.model_id.as_ref()).map(ToString::to_string)
 }
 
-fn model_name(group: &Group, call: &Call) -> Option<String> {
-    match call.model {
-        ModelPlace::None => None,
-        _ => Some(group.model_name.to_string()),
-    }
+/// What the client called the model: a name of the list, or the id itself.
+fn model_name(group: &Group, model_id: Option<&str>) -> Option<String> {
+    let listed = group.targets.first().and_then(|target| target.model_name.as_ref());
+    listed.map(ToString::to_string).or_else(|| model_id.map(str::to_owned))
 }
 
 fn unknown_model(name: &str, remedy: &str) -> Failure {
@@ -280,4 +297,19 @@ fn end_user(session: &ServerSession) -> Option<String> {
         .iter()
         .find_map(|name| header_text(session, name))
         .map(|user| user.chars().take(256).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_query;
+
+    #[test]
+    fn a_presigned_query_is_refused_however_it_is_written() {
+        for query in ["X-Amz-Credential=sk-key%2F2026", "a=1&x-amz-signature=0", "%58-Amz-Date=1", "X-%41mz-Date"] {
+            assert!(check_query(query).is_err(), "{query}");
+        }
+        for query in ["", "maxResults=1&nextToken=x-amz-date", "type=SYSTEM_DEFINED", "x-amz=1", "%C3%BC=1", "&&="] {
+            assert!(check_query(query).is_ok(), "{query}");
+        }
+    }
 }

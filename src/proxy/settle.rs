@@ -1,7 +1,6 @@
 //! The end of a request, exactly once: usage into money, then metrics and the record.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use pingora_proxy::Session;
 
@@ -133,10 +132,10 @@ pub(super) fn settle(
     let mut record = std::mem::take(&mut ctx.record);
     record.response_bytes = response_bytes;
     record.duration_ms = milliseconds(duration);
-    let mut overhead = duration;
+    let mut overhead = None;
     let mut first_byte = None;
     if let Stage::Dispatched(admitted, attempt) = &stage {
-        overhead = attempt.sent.map_or(Duration::ZERO, |sent| sent.saturating_duration_since(admitted.read));
+        overhead = attempt.sent.map(|sent| sent.saturating_duration_since(admitted.read));
         first_byte = attempt.first_byte.map(|at| at.saturating_duration_since(ctx.arrived));
         record.attempts.push(AttemptRecord {
             deployment: attempt.target.id.to_string(),
@@ -158,7 +157,7 @@ pub(super) fn settle(
             record.reason = Some("upstream_broke");
         }
     }
-    record.overhead_ms = milliseconds(overhead);
+    record.overhead_ms = overhead.map(milliseconds);
     if record.reason == Some("local") {
         return; // Probes and scrapes are not requests to Bedrock.
     }

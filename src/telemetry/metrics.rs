@@ -33,7 +33,8 @@ pub struct Route<'a> {
 pub struct Timings {
     pub duration: Duration,
     pub time_to_first_byte: Option<Duration>,
-    pub overhead: Duration,
+    /// `None` where nothing was sent on.
+    pub overhead: Option<Duration>,
 }
 
 /// All metrics of the process.
@@ -157,7 +158,9 @@ impl Metrics {
         if let Some(first) = timings.time_to_first_byte {
             self.time_to_first_byte.with_label_values(&labels).observe(first.as_secs_f64());
         }
-        self.overhead.with_label_values(&[operation]).observe(timings.overhead.as_secs_f64());
+        if let Some(overhead) = timings.overhead {
+            self.overhead.with_label_values(&[operation]).observe(overhead.as_secs_f64());
+        }
     }
 
     /// Counts what a call consumed.
@@ -319,7 +322,7 @@ mod tests {
         let timings = Timings {
             duration: Duration::from_millis(20),
             time_to_first_byte: Some(Duration::from_millis(10)),
-            overhead: Duration::from_micros(80),
+            overhead: Some(Duration::from_micros(80)),
         };
         metrics.finished(route, 200, &timings);
         metrics.used(route, &Usage { input: Tokens(7), ..Usage::default() });

@@ -82,7 +82,8 @@ pub struct RequestRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_to_first_byte_ms: Option<f64>,
     /// What this proxy added before the request was sent on.
-    pub overhead_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overhead_ms: Option<f64>,
 }
 
 /// One attempt at one deployment.
