@@ -41,6 +41,7 @@ fmt-check:
 
 lint: ## Lints, with every warning an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo check --quiet --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
 
 fuzz: setup ## Fuzz the decoder and the usage readers: make fuzz ARGS="-runs=10000000"
 	@scripts/fuzz $(ARGS)

@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`types`] |
+//! | 0 | [`types`], [`yaml`] |
 //! | 1 | [`aws`], [`usage`], [`price`], [`error`], the pure halves of [`deployment`]: no clock, no randomness, no IO |
 //! | 2 | [`config`] |
 //! | 3 | [`credentials`], [`keys`], [`telemetry`], the fleet and hosts of [`deployment`] |
@@ -28,3 +28,4 @@ pub mod proxy;
 pub mod telemetry;
 pub mod types;
 pub mod usage;
+pub mod yaml;

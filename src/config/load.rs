@@ -14,9 +14,9 @@ use super::problem::{At, Findings, Origin, Problems, Told, Warning};
 use super::raw::{self, Raw};
 use super::secrets::{Environment, Overlay};
 use super::section::Reader;
-use super::yaml::{self, Node};
 use super::{Config, defaults, resolve};
 use crate::types::secret::Secret;
+use crate::yaml::{self, Node};
 
 /// Where the configuration is written.
 #[derive(Debug, Clone)]

@@ -28,7 +28,6 @@ mod resolve;
 pub mod secrets;
 mod section;
 pub mod show;
-mod yaml;
 
 /// Everything the proxy needs to know, complete and consistent.
 #[derive(Debug)]

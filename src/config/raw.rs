@@ -10,9 +10,9 @@ use super::known_keys::{GENERAL, MODEL_ENTRY, MODEL_INFO, MODEL_PARAMS, ROUTER, 
 use super::problem::{At, Located};
 use super::secrets::{is_variable_name, reference};
 use super::section::{Reader, Section, Text, join};
-use super::yaml::{Content, Node};
 use crate::price::book::PriceOverride;
 use crate::types::secret::Secret;
+use crate::yaml::{Content, Node};
 
 type Number = Option<Located<u64>>;
 type Seconds = Option<Located<Duration>>;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::known_keys::{Key, SECTIONS, Status};
 use super::problem::{At, Findings, Located, Origin, nearest};
 use super::secrets::{Environment, is_variable_name, reference};
-use super::yaml::{Content, Entry, Node, Place};
 use crate::types::secret::Secret;
+use crate::yaml::{Content, Entry, Node, Place};
 
 /// A scalar, still as text.
 pub(super) type Text = Located<Secret>;

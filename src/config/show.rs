@@ -273,8 +273,8 @@ mod tests {
     fn values_are_quoted_so_that_yaml_reads_them_back() {
         for text in ["plain", "a \"b\" \\ c", "line\nbreak\u{7}", "αβ: # x"] {
             let mut problems = Vec::new();
-            let root = super::super::yaml::parse(&quoted(text), &mut problems).unwrap();
-            let super::super::yaml::Content::Scalar { text: read, .. } = root.content else { panic!() };
+            let root = crate::yaml::parse(&quoted(text), &mut problems).unwrap();
+            let crate::yaml::Content::Scalar { text: read, .. } = root.content else { panic!() };
             assert_eq!(read.expose(), text);
         }
     }

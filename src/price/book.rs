@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 pub use super::overrides::{FieldError, PriceOverride};
 pub use super::rates::{Dimension, Price};
-pub use super::yaml::Problem;
+pub use super::read::Problem;
 
 use super::rates::Rates;
 use super::read::{self, Row};

@@ -10,4 +10,3 @@ pub mod overrides;
 pub mod rates;
 mod read;
 mod reference;
-mod yaml;

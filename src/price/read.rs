@@ -7,8 +7,16 @@ use std::sync::Arc;
 
 use super::book::Surface;
 use super::rates::{Bracket, Dimension, ImageVariant, Price, PricedTier, Quote, Rates, pixels};
-use super::yaml::{Content, Node, Problem, parse};
 use crate::types::money::Rate;
+use crate::yaml::{self, Content, Node};
+
+/// What is wrong, and on which line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1.
+    pub line: usize,
+    pub what: String,
+}
 
 /// One entry of `prices`, with what tells it from the others.
 #[derive(Debug)]
@@ -27,7 +35,10 @@ pub(super) struct Row {
 /// The rows of a book. With problems told they may be incomplete.
 pub(super) fn rows(text: &str, problems: &mut Vec<Problem>) -> Vec<Row> {
     let mut rows = Vec::new();
-    let Some(root) = parse(text, problems) else {
+    let mut unreadable = Vec::new();
+    let root = yaml::parse(text, &mut unreadable);
+    problems.extend(unreadable.into_iter().map(|problem| Problem { line: problem.place.line, what: problem.what }));
+    let Some(root) = root else {
         if problems.is_empty() {
             problems.push(Problem { line: 1, what: "the price book is empty".to_owned() });
         }
@@ -47,7 +58,7 @@ pub(super) fn rows(text: &str, problems: &mut Vec<Problem>) -> Vec<Row> {
         }
     }
     if !(versioned && priced) {
-        reader.tell(root.line, "a price book needs `version: 1` and `prices`");
+        reader.tell(root.place.line, "a price book needs `version: 1` and `prices`");
     }
     rows
 }
@@ -57,9 +68,9 @@ struct Reader<'p> {
 }
 
 impl Reader<'_> {
-    fn row(&mut self, node: &Node<'_>) -> Option<Row> {
+    fn row(&mut self, node: &Node) -> Option<Row> {
         let mut row = Row {
-            line: node.line,
+            line: node.place.line,
             model: String::new(),
             region: None,
             surface: Surface::Runtime,
@@ -93,23 +104,23 @@ impl Reader<'_> {
             }
         }
         if row.model.is_empty() {
-            self.tell(node.line, "an entry needs `model`");
+            self.tell(node.place.line, "an entry needs `model`");
             return None;
         }
         if row.price.is_empty() && row.guardrail.is_empty() {
-            self.tell(node.line, format!("`{}` has no price", row.model));
+            self.tell(node.place.line, format!("`{}` has no price", row.model));
             return None;
         }
         if let Some(image) = &mut row.image {
             match row.price.units.take(Dimension::ImageOut) {
                 Some(rate) if row.price.is_empty() => image.rate = rate,
-                _ => self.tell(node.line, "an entry with `image` has `image_out` and no other price"),
+                _ => self.tell(node.place.line, "an entry with `image` has `image_out` and no other price"),
             }
         }
         Some(row)
     }
 
-    fn tiers(&mut self, node: &Node<'_>, bracket: &mut Bracket) {
+    fn tiers(&mut self, node: &Node, bracket: &mut Bracket) {
         for (key, value) in self.map(node) {
             match PricedTier::ALL.into_iter().find(|tier| tier.name() == key) {
                 Some(tier) => self.rates(value, Quote::Million, bracket.tier_mut(Some(tier))),
@@ -118,7 +129,7 @@ impl Reader<'_> {
         }
     }
 
-    fn above(&mut self, node: &Node<'_>, price: &mut Price) {
+    fn above(&mut self, node: &Node, price: &mut Price) {
         for entry in self.list(node) {
             let mut bracket = Bracket::default();
             let mut threshold = None;
@@ -132,34 +143,34 @@ impl Reader<'_> {
             }
             match threshold {
                 Some(_) => *price.above_mut(threshold) = bracket,
-                None => self.tell(entry.line, "an entry of `above` needs `tokens`"),
+                None => self.tell(entry.place.line, "an entry of `above` needs `tokens`"),
             }
         }
     }
 
-    fn image(&mut self, node: &Node<'_>) -> ImageVariant {
+    fn image(&mut self, node: &Node) -> ImageVariant {
         let mut image = ImageVariant { pixels_max: None, steps_max: None, premium: None, rate: Rate::default() };
         for (key, value) in self.map(node) {
             match (key, self.text(value)) {
                 ("size" | "steps", "max") => {}
                 ("size", text) => match text.split_once('x').map(|(wide, high)| (wide.parse(), high.parse())) {
                     Some((Ok(wide), Ok(high))) => image.pixels_max = Some(pixels(wide, high)),
-                    _ => self.tell(value.line, format!("`{text}` is not a size such as 1024x1024, or max")),
+                    _ => self.tell(value.place.line, format!("`{text}` is not a size such as 1024x1024, or max")),
                 },
                 ("steps", text) => match text.parse() {
                     Ok(steps) => image.steps_max = Some(steps),
-                    Err(_) => self.tell(value.line, format!("`{text}` is not a number of steps, or max")),
+                    Err(_) => self.tell(value.place.line, format!("`{text}` is not a number of steps, or max")),
                 },
                 ("quality", "standard") => image.premium = Some(false),
                 ("quality", "premium") => image.premium = Some(true),
-                ("quality", text) => self.tell(value.line, format!("`{text}` is neither standard nor premium")),
+                ("quality", text) => self.tell(value.place.line, format!("`{text}` is neither standard nor premium")),
                 _ => self.unknown(key, value),
             }
         }
         image
     }
 
-    fn rates(&mut self, node: &Node<'_>, quote: Quote, into: &mut Rates) {
+    fn rates(&mut self, node: &Node, quote: Quote, into: &mut Rates) {
         for (key, value) in self.map(node) {
             let mut dimensions = Dimension::ALL.into_iter();
             let Some(dimension) = dimensions.find(|one| one.quote() == quote && one.name() == key) else {
@@ -173,62 +184,62 @@ impl Reader<'_> {
             };
             match rate {
                 Ok(rate) => into.set(dimension, rate),
-                Err(error) => self.tell(value.line, format!("`{key}: {text}` {error}")),
+                Err(error) => self.tell(value.place.line, format!("`{key}: {text}` {error}")),
             }
         }
     }
 
-    fn map<'n>(&mut self, node: &'n Node<'_>) -> impl Iterator<Item = (&'n str, &'n Node<'n>)> + use<'n> {
+    fn map<'n>(&mut self, node: &'n Node) -> impl Iterator<Item = (&'n str, &'n Node)> + use<'n> {
         let entries = match &node.content {
             Content::Map(entries) => entries.as_slice(),
-            Content::Scalar(_) | Content::List(_) => {
-                self.tell(node.line, "is not a mapping");
+            Content::Scalar { .. } | Content::List(_) => {
+                self.tell(node.place.line, "is not a mapping");
                 &[]
             }
         };
-        entries.iter().map(|(key, value)| (key.as_ref(), value))
+        entries.iter().map(|entry| (entry.key.as_str(), &entry.value))
     }
 
-    fn list<'n>(&mut self, node: &'n Node<'_>) -> impl Iterator<Item = &'n Node<'n>> + use<'n> {
+    fn list<'n>(&mut self, node: &'n Node) -> impl Iterator<Item = &'n Node> + use<'n> {
         let elements = match &node.content {
             Content::List(elements) => elements.as_slice(),
-            Content::Scalar(_) | Content::Map(_) => {
-                self.tell(node.line, "is not a list");
+            Content::Scalar { .. } | Content::Map(_) => {
+                self.tell(node.place.line, "is not a list");
                 &[]
             }
         };
         elements.iter()
     }
 
-    fn text<'n>(&mut self, node: &'n Node<'_>) -> &'n str {
+    fn text<'n>(&mut self, node: &'n Node) -> &'n str {
         match &node.content {
-            Content::Scalar(text) => text,
+            Content::Scalar { text, .. } => text.expose(),
             Content::List(_) | Content::Map(_) => {
-                self.tell(node.line, "is not a single value");
+                self.tell(node.place.line, "is not a single value");
                 ""
             }
         }
     }
 
-    fn count(&mut self, node: &Node<'_>) -> Option<u64> {
+    fn count(&mut self, node: &Node) -> Option<u64> {
         let text = self.text(node);
         let count = text.parse().ok();
         if count.is_none() {
-            self.tell(node.line, format!("`{text}` is not a number of tokens"));
+            self.tell(node.place.line, format!("`{text}` is not a number of tokens"));
         }
         count
     }
 
     /// The only word that may stand here.
-    fn word(&mut self, node: &Node<'_>, known: &str) {
+    fn word(&mut self, node: &Node, known: &str) {
         let text = self.text(node);
         if text != known {
-            self.tell(node.line, format!("`{text}` is not known here: write {known}"));
+            self.tell(node.place.line, format!("`{text}` is not known here: write {known}"));
         }
     }
 
-    fn unknown(&mut self, key: &str, node: &Node<'_>) {
-        self.tell(node.line, format!("the key `{key}` is not known here"));
+    fn unknown(&mut self, key: &str, node: &Node) {
+        self.tell(node.place.line, format!("the key `{key}` is not known here"));
     }
 
     fn tell(&mut self, line: usize, what: impl Into<String>) {

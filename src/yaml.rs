@@ -1,32 +1,33 @@
-//! YAML text to a tree in which every key and value knows its line and column, and every scalar keeps its text.
+//! YAML text to a tree in which every key and value knows its line and column, and every scalar keeps its text: what the
+//! configuration and the price book are read from.
 //!
-//! It stands on the events of `saphyr-parser` and adds what a configuration needs: duplicate keys, anchors, aliases,
-//! tags, complex keys and further documents are problems with a place, and depth and size are bounded. It does not
-//! resolve types: `3e-06` stays the text `3e-06`, so a price never passes through a float. Scalars are [`Secret`]s,
-//! because any of them may be one. docs/decisions/0001-yaml-crate.md says why not a serde front end.
+//! It stands on the events of `saphyr-parser` and adds what both need: duplicate keys, anchors, aliases, tags, complex
+//! keys and further documents are problems with a place, and depth is bounded. It does not resolve types: `3e-06` stays
+//! the text `3e-06`, so a price never passes through a float. Scalars are [`Secret`]s, because any of them may be one in a
+//! configuration. docs/decisions/0001-yaml-crate.md says why not a serde front end.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use crate::types::secret::Secret;
 
-/// The configuration nests five deep; this is what stops a hostile file.
+/// The configuration nests five deep, the price book six; this is what stops a hostile file.
 const DEPTH_MAX: usize = 16;
 
 /// A place in the text, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Place {
-    pub(super) line: usize,
-    pub(super) column: usize,
+pub struct Place {
+    pub line: usize,
+    pub column: usize,
 }
 
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) content: Content,
+pub struct Node {
+    pub place: Place,
+    pub content: Content,
 }
 
 #[derive(Debug)]
-pub(super) enum Content {
+pub enum Content {
     /// The text as written. `plain` tells `null` from `"null"`.
     Scalar {
         text: Secret,
@@ -37,23 +38,24 @@ pub(super) enum Content {
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_place: Place,
-    pub(super) value: Node,
+pub struct Entry {
+    pub key: String,
+    pub key_place: Place,
+    pub value: Node,
 }
 
 /// What is wrong with the text as YAML.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct SyntaxProblem {
-    pub(super) place: Place,
-    pub(super) what: String,
-    pub(super) remedy: &'static str,
+pub struct SyntaxProblem {
+    pub place: Place,
+    pub what: String,
+    pub remedy: &'static str,
 }
 
 impl Node {
     /// Whether nothing was written, or `null` or `~`.
-    pub(super) fn is_null(&self) -> bool {
+    #[must_use]
+    pub fn is_null(&self) -> bool {
         match &self.content {
             Content::Scalar { text, plain } => *plain && matches!(text.expose(), "" | "~" | "null" | "Null" | "NULL"),
             Content::List(_) | Content::Map(_) => false,
@@ -61,7 +63,8 @@ impl Node {
     }
 
     /// The kind of value, for error texts.
-    pub(super) fn kind(&self) -> &'static str {
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
         match &self.content {
             _ if self.is_null() => "empty",
             Content::Scalar { .. } => "a single value",
@@ -73,7 +76,7 @@ impl Node {
 
 /// The tree of the first document, `None` when the text holds no document or cannot be read at all. Problems are
 /// told to `problems`; with problems told the tree may be incomplete.
-pub(super) fn parse(text: &str, problems: &mut Vec<SyntaxProblem>) -> Option<Node> {
+pub fn parse(text: &str, problems: &mut Vec<SyntaxProblem>) -> Option<Node> {
     let mut builder = Builder { problems, open: Vec::new(), root: None, documents: 0 };
     let mut parser = Parser::new_from_str(text);
     loop {
