@@ -85,8 +85,9 @@ pub(super) fn broken(
     if attempt.first_byte.is_some() {
         return error;
     }
-    // A kept connection that turns out to be closed says nothing about the deployment.
-    if stale && !attempt.repeated {
+    // A kept connection that turns out to be closed says nothing about the deployment. What passed by on it, frame by
+    // frame, cannot be sent again.
+    if stale && !attempt.repeated && attempt.resigner.is_none() {
         admitted.again = Some((attempt.index, std::sync::Arc::clone(&attempt.target)));
         error.set_retry(true);
         return error;
