@@ -39,7 +39,7 @@ pub(super) async fn admit(
     body::check_framing(downstream)?;
     let target = raw_target(downstream)?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    if let Some(answer) = (gateway.local)(&LocalRequest::new(path, query, downstream.req_header())) {
+    if let Some(answer) = (gateway.local)(&LocalRequest::new(path, downstream.req_header())) {
         ctx.record.reason = Some("local");
         respond::local(session, ctx, answer).await;
         return Ok(Admission::Answered);

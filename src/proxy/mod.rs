@@ -76,13 +76,12 @@ pub type Local = Box<dyn Fn(&LocalRequest<'_>) -> Option<LocalAnswer> + Send + S
 pub struct LocalRequest<'a> {
     pub method: &'a str,
     pub path: &'a str,
-    pub query: &'a str,
     headers: &'a http::HeaderMap,
 }
 
 impl<'a> LocalRequest<'a> {
-    fn new(path: &'a str, query: &'a str, header: &'a RequestHeader) -> Self {
-        Self { method: header.method.as_str(), path, query, headers: &header.headers }
+    fn new(path: &'a str, header: &'a RequestHeader) -> Self {
+        Self { method: header.method.as_str(), path, headers: &header.headers }
     }
 
     /// The first value of a header, by its lower-case name.
