@@ -51,8 +51,41 @@ pub struct Rule {
     /// The model that is billed in place of the one named: behind a prompt router, a profile ARN or an agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub billed_model: Option<String>,
+    /// How a generation's tokens are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+    /// When a generation is billed, and how much of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bill: Option<Billing>,
+    /// The header, or the fault in its place, leaves so much later; beside any fault, and for any number of requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+}
+
+/// How tokens are counted where no `usage` is demanded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tokens {
+    /// Four characters of the prompt, and a word of the answer, are one.
+    Words,
+    /// As many as can be: every byte of the request's body, and all of `max_tokens`. The answer's text has at least a
+    /// byte for each. An upper bound made of these numbers is then what the call costs.
+    Bytes,
+}
+
+/// When a generation is billed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Billing {
+    /// In full when its first byte leaves: the default.
+    Full,
+    /// A stream when it ends, and of its output only the share that left, by bytes. Everything else in full.
+    Delivered,
+    /// In full when the request has arrived, even if nobody waits for the answer or a fault takes its place; but not
+    /// when the answer is an error status.
+    Arrived,
 }
 
 /// To which requests a rule applies. Texts may contain `*`; absent members fit everything.
@@ -225,11 +258,19 @@ impl Rule {
         fill(&mut self.text, other.text.as_ref());
         fill(&mut self.token_headers, other.token_headers.as_ref());
         fill(&mut self.billed_model, other.billed_model.as_ref());
+        fill(&mut self.tokens, other.tokens.as_ref());
+        fill(&mut self.bill, other.bill.as_ref());
+        fill(&mut self.delay_ms, other.delay_ms.as_ref());
         fill(&mut self.fault, other.fault.as_ref());
     }
 }
 
 impl Fault {
+    /// Whether the answer is an error status, so that nothing is generated.
+    pub fn refuses(&self) -> bool {
+        matches!(self, Self::Throttle { .. } | Self::Error { .. })
+    }
+
     /// The word for records.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -286,6 +327,8 @@ mod tests {
             r#"{"rules":[{"fault":{"kind":"explode"}}]}"#,
             r#"{"rules":[{"fault":{"kind":"reset","after":1}}]}"#,
             r#"{"rules":[{"usage":{"inputs":1}}]}"#,
+            r#"{"rules":[{"tokens":"characters"}]}"#,
+            r#"{"rules":[{"bill":"never"}]}"#,
         ] {
             assert!(serde_json::from_str::<Behaviour>(bad).is_err(), "{bad}");
         }

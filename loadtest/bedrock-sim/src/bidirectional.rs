@@ -22,6 +22,7 @@ use crate::answer::{Answer, Payload, error_answer};
 use crate::behaviour::Fault;
 use crate::billing::Bill;
 use crate::chunk_signature::{ChunkVerifier, STREAMING_PAYLOAD};
+use crate::concurrency::InFlight;
 use crate::connection::Link;
 use crate::eventstream;
 use crate::operations;
@@ -58,12 +59,10 @@ pub async fn serve(arrival: Arrival, body: Incoming) -> io::Result<Response<Body
         return Ok(arrival.respond(&answer, None, finding));
     }
     finding.model = operations::label(operation, arrival.head.uri.path(), 0);
-    finding.effect = arrival.effect(&finding);
-    if let Some(fault) = finding.effect.fault.clone() {
-        count(&arrival.shared.recorder.counts.faults);
-        if let Some(answer) = arrival.before_header(&fault).await? {
-            return Ok(arrival.respond(&answer, None, finding));
-        }
+    arrival.begin(&mut finding);
+    arrival.delay(&finding).await;
+    if let Some(answer) = arrival.before_header(finding.effect.fault.as_ref()).await? {
+        return Ok(arrival.respond(&answer, None, finding));
     }
     let progress = Arc::new(Progress::default());
     let (sender, receiver) = mpsc::channel(16);
@@ -79,7 +78,8 @@ pub async fn serve(arrival: Arrival, body: Incoming) -> io::Result<Response<Body
         sender,
     };
     tokio::spawn(conversation.hold(ChunkVerifier::new(verified), body));
-    let live = LiveBody { receiver, link: Arc::clone(&arrival.link), progress: Arc::clone(&progress) };
+    let in_flight = finding.in_flight.take();
+    let live = LiveBody { receiver, link: Arc::clone(&arrival.link), progress: Arc::clone(&progress), in_flight };
     let answer = Answer {
         status: 200,
         content_type: EVENT_STREAM.into(),
@@ -208,6 +208,7 @@ struct LiveBody {
     receiver: mpsc::Receiver<Live>,
     link: Arc<Link>,
     progress: Arc<Progress>,
+    in_flight: Option<InFlight>,
 }
 
 impl http_body::Body for LiveBody {
@@ -228,6 +229,7 @@ impl http_body::Body for LiveBody {
             }
             None => {
                 self.progress.finished.store(true, Ordering::Relaxed);
+                self.in_flight = None;
                 None
             }
         })

@@ -1,5 +1,7 @@
 //! The bill: one row per generation whose first byte left, priced when it is written. AWS bills what was generated, so a
-//! client that goes away pays for the full answer; an error status costs nothing.
+//! client that goes away during an answer pays for all of it; one that went away before its first byte, or got an error
+//! status, pays nothing. What AWS does about either is not published; rules may demand that calls are billed on arrival,
+//! or streams by what was delivered (`behaviour::Billing`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -8,9 +10,6 @@ use serde::Serialize;
 
 use crate::prices::{Call, ImageTerms, PriceBook};
 use crate::usage::Usage;
-
-/// Rows kept for inspection; totals cover all.
-const ROWS_MAX: usize = 100_000;
 
 /// What an answer is to be billed as.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +21,17 @@ pub struct Bill {
     pub tier: Option<String>,
     pub image: Option<ImageTerms>,
     pub mantle: bool,
+}
+
+impl Bill {
+    /// The bill of a stream of which `sent` bytes of `of` left: output in proportion, rounded up, and all input.
+    #[must_use]
+    pub fn of_stream(mut self, sent: u64, of: u64) -> Self {
+        let share = u128::from(self.usage.output) * u128::from(sent.min(of));
+        let output = u64::try_from(share.div_ceil(u128::from(of.max(1)))).unwrap_or(u64::MAX);
+        self.usage.output = output;
+        self
+    }
 }
 
 /// One row of the bill.
@@ -51,17 +61,21 @@ pub struct Billed {
 struct State {
     billed: Billed,
     rows: VecDeque<Row>,
+    /// Rows that were dropped before the first of `rows`.
+    dropped: u64,
 }
 
 /// Prices calls and remembers them.
 pub struct Ledger {
     prices: Option<PriceBook>,
+    /// Rows kept for inspection; totals cover all.
+    rows_max: usize,
     state: Mutex<State>,
 }
 
 impl Ledger {
-    pub fn new(prices: Option<PriceBook>) -> Self {
-        Self { prices, state: Mutex::default() }
+    pub fn new(prices: Option<PriceBook>, rows_max: usize) -> Self {
+        Self { prices, rows_max, state: Mutex::default() }
     }
 
     pub fn book(&self, request_id: String, operation: &'static str, region: String, bill: Bill) {
@@ -86,10 +100,11 @@ impl Ledger {
             }
             None => state.billed.unpriced += 1,
         }
-        if state.rows.len() >= ROWS_MAX {
-            state.rows.pop_front();
-        }
         state.rows.push_back(row);
+        while state.rows.len() > self.rows_max {
+            state.rows.pop_front();
+            state.dropped += 1;
+        }
     }
 
     pub fn billed(&self) -> Billed {
@@ -102,9 +117,44 @@ impl Ledger {
         state.rows.iter().skip(state.rows.len().saturating_sub(last)).cloned().collect()
     }
 
+    /// Up to `limit` rows, from number `from` on; the first row ever is number 0. Rows that were dropped are left out.
+    pub fn rows_from(&self, from: u64, limit: usize) -> Vec<Row> {
+        let Ok(state) = self.state.lock() else { return Vec::new() };
+        let skip = usize::try_from(from.saturating_sub(state.dropped)).unwrap_or(usize::MAX);
+        state.rows.iter().skip(skip).take(limit).cloned().collect()
+    }
+
     pub fn clear(&self) {
         if let Ok(mut state) = self.state.lock() {
             *state = State::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_billed_in_proportion_rounded_up() {
+        let bill = Bill { usage: Usage { input: 7, output: 10, ..Usage::default() }, ..Bill::default() };
+        for (sent, of, output) in [(3, 3, 10), (1, 3, 4), (0, 3, 0), (5, 3, 10), (1, 0, 0)] {
+            let part = bill.clone().of_stream(sent, of).usage;
+            assert_eq!((part.input, part.output), (7, output), "{sent} of {of}");
+        }
+    }
+
+    #[test]
+    fn the_newest_rows_are_kept_and_keep_their_numbers() {
+        let ledger = Ledger::new(None, 3);
+        for number in 0..5 {
+            ledger.book(number.to_string(), "Converse", String::new(), Bill::default());
+        }
+        let ids = |rows: Vec<Row>| rows.into_iter().map(|row| row.request_id).collect::<Vec<_>>();
+        assert_eq!(ids(ledger.rows(usize::MAX)), ["2", "3", "4"]);
+        assert_eq!(ids(ledger.rows_from(0, 2)), ["2", "3"]);
+        assert_eq!(ids(ledger.rows_from(4, 9)), ["4"]);
+        assert_eq!(ids(ledger.rows_from(5, 9)), [""; 0]);
+        assert_eq!(ledger.billed().count, 5);
     }
 }

@@ -20,20 +20,47 @@ pub async fn serve(shared: &Shared, head: &Parts, body: Incoming) -> Response<Bo
     let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
         return respond(StatusCode::BAD_REQUEST, &json!({ "error": "the body cannot be read" }));
     };
-    let last = head.uri.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("last=")));
-    let last = last.and_then(|count| count.parse().ok()).unwrap_or(usize::MAX);
-    match answer(shared, head.method.as_str(), head.uri.path(), last, &body.to_bytes()) {
+    let window = Window::of(head.uri.query().unwrap_or_default());
+    match answer(shared, head.method.as_str(), head.uri.path(), &window, &body.to_bytes()) {
         Ok(value) => respond(StatusCode::OK, &value),
         Err((status, message)) => respond(status, &json!({ "error": message })),
     }
 }
 
-fn answer(shared: &Shared, method: &str, path: &str, last: usize, body: &[u8]) -> Result<Value, (StatusCode, String)> {
+/// Which part of a list is asked for: `last=N`, or `from=N&limit=M`.
+struct Window {
+    last: usize,
+    from: Option<u64>,
+    limit: usize,
+}
+
+impl Window {
+    fn of(query: &str) -> Self {
+        let value = |name: &str| query.split('&').find_map(|pair| pair.split_once('=').filter(|(own, _)| *own == name));
+        let number = |name: &str| value(name).and_then(|(_, text)| text.parse::<u64>().ok());
+        let size = |name: &str| number(name).and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+        Self { last: size("last"), from: number("from"), limit: size("limit") }
+    }
+}
+
+fn counters(shared: &Shared) -> Value {
+    let mut counters = json!(shared.recorder.counts.read());
+    counters["max_concurrent"] = json!(shared.recorder.concurrency.max());
+    counters
+}
+
+fn answer(
+    shared: &Shared,
+    method: &str,
+    path: &str,
+    window: &Window,
+    body: &[u8],
+) -> Result<Value, (StatusCode, String)> {
     let malformed = |error: serde_json::Error| (StatusCode::BAD_REQUEST, error.to_string());
     match (method, path) {
         ("GET", "/_sim/health") => Ok(json!({ "ok": true, "operations": crate::operations::modelled_count() })),
-        ("GET", "/_sim/counters") => Ok(json!(shared.recorder.counts.read())),
-        ("GET", "/_sim/requests") => Ok(json!(shared.recorder.last(last))),
+        ("GET", "/_sim/counters") => Ok(counters(shared)),
+        ("GET", "/_sim/requests") => Ok(json!(shared.recorder.last(window.last))),
         ("DELETE", "/_sim/requests") => {
             shared.recorder.clear();
             Ok(json!({}))
@@ -56,7 +83,10 @@ fn answer(shared: &Shared, method: &str, path: &str, last: usize, body: &[u8]) -
             shared.ledger.clear();
             Ok(json!({}))
         }
-        ("GET", "/_sim/billed/rows") => Ok(json!(shared.ledger.rows(last))),
+        ("GET", "/_sim/billed/rows") => Ok(match window.from {
+            Some(from) => json!(shared.ledger.rows_from(from, window.limit)),
+            None => json!(shared.ledger.rows(window.last)),
+        }),
         _ => Err((StatusCode::NOT_FOUND, format!("no control endpoint {method} {path}"))),
     }
 }

@@ -12,7 +12,7 @@
 //! | `answer` | one file per family of answers |
 //! | `playback`, [`behaviour`] | pacing and faults on demand |
 //! | `billing`, `prices`, [`usage`] | the bill |
-//! | [`record`], `eventstream`, `sse`, `clock`, `text` | what came in; framing; plumbing |
+//! | [`record`], [`concurrency`], `eventstream`, `sse`, `clock`, `text` | what came in; framing; plumbing |
 
 mod answer;
 pub mod behaviour;
@@ -20,6 +20,7 @@ mod bidirectional;
 mod billing;
 mod chunk_signature;
 mod clock;
+pub mod concurrency;
 mod connection;
 mod control;
 pub mod eventstream;
@@ -35,8 +36,9 @@ mod text;
 pub mod usage;
 mod violations;
 
-pub use behaviour::{Behaviour, Fault, Match, Rule};
+pub use behaviour::{Behaviour, Billing, Fault, Match, Rule, Tokens};
 pub use billing::{Billed, Row};
+pub use concurrency::MaxConcurrent;
 pub use record::{Counters, Record};
 pub use server::{Credential, Options, Running, Simulator, StartError};
 pub use usage::Usage;

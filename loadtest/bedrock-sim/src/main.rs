@@ -19,7 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     version,
     after_help = "Control (no signature): GET|DELETE /_sim/requests?last=N, GET /_sim/counters, \
-GET|PUT|POST|DELETE /_sim/behaviour, GET|DELETE /billed, GET /_sim/billed/rows?last=N, GET /_sim/health\n\n\
+GET|PUT|POST|DELETE /_sim/behaviour, GET|DELETE /billed, GET /_sim/billed/rows?last=N or ?from=N&limit=M, \
+GET /_sim/health\n\n\
 A fault: curl -X POST http://127.0.0.1:PORT/_sim/behaviour \
 -d '{\"match\":{\"operation\":\"Converse\",\"times\":1},\"fault\":{\"kind\":\"throttle\",\"retry_after_s\":1}}'"
 )]
@@ -36,7 +37,7 @@ struct Arguments {
     /// Stream frames per second; 0 is as fast as they are taken.
     #[arg(long, default_value_t = 0)]
     rate: u32,
-    /// Delay of every response header, in milliseconds.
+    /// Delay of every response header, and of every fault before it, in milliseconds.
     #[arg(long, default_value_t = 0)]
     first_byte_ms: u64,
     /// Access key id to accept.
@@ -57,6 +58,9 @@ struct Arguments {
     /// Keep no requests for inspection (for load tests).
     #[arg(long)]
     no_record: bool,
+    /// Rows of the bill to keep for inspection; the totals cover all.
+    #[arg(long, default_value_t = Options::default().bill_rows_max)]
+    bill_rows: usize,
     /// Leave out the X-Amzn-Bedrock-*-Token-Count headers of InvokeModel.
     #[arg(long)]
     no_token_headers: bool,
@@ -100,6 +104,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         first_byte_delay: Duration::from_millis(arguments.first_byte_ms),
         seed: arguments.seed,
         records_max: if arguments.no_record { 0 } else { defaults.records_max },
+        bill_rows_max: arguments.bill_rows,
         token_headers: !arguments.no_token_headers,
         ..defaults
     })

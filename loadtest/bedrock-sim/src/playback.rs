@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::behaviour::Fault;
+use crate::concurrency::InFlight;
 use crate::connection::Link;
 use crate::eventstream;
 
@@ -51,6 +52,8 @@ pub struct Playback {
     timer: Option<Pin<Box<Sleep>>>,
     started: Option<Instant>,
     on_first_byte: Option<Box<dyn FnOnce() + Send>>,
+    on_end: Option<Box<dyn FnOnce(u64) + Send>>,
+    in_flight: Option<InFlight>,
     link: Arc<Link>,
     progress: Arc<Progress>,
     /// Announced length that is still to come; `None` for streams.
@@ -59,7 +62,17 @@ pub struct Playback {
 
 impl Playback {
     pub fn new(steps: Vec<Step>, announced: Option<u64>, link: Arc<Link>, progress: Arc<Progress>) -> Self {
-        Self { steps: steps.into(), timer: None, started: None, on_first_byte: None, link, progress, announced }
+        Self {
+            steps: steps.into(),
+            timer: None,
+            started: None,
+            on_first_byte: None,
+            on_end: None,
+            in_flight: None,
+            link,
+            progress,
+            announced,
+        }
     }
 
     /// Runs `action` when the first byte is handed to the connection.
@@ -67,6 +80,28 @@ impl Playback {
     pub fn on_first_byte(mut self, action: impl FnOnce() + Send + 'static) -> Self {
         self.on_first_byte = Some(Box::new(action));
         self
+    }
+
+    /// Runs `action` when the last byte was handed to the connection, or nobody waits for it any more; with the number
+    /// of bytes that were.
+    #[must_use]
+    pub fn on_end(mut self, action: impl FnOnce(u64) + Send + 'static) -> Self {
+        self.on_end = Some(Box::new(action));
+        self
+    }
+
+    /// Ends `in_flight` with this body.
+    #[must_use]
+    pub fn counted(mut self, in_flight: Option<InFlight>) -> Self {
+        self.in_flight = in_flight;
+        self
+    }
+
+    fn end(&mut self) {
+        self.in_flight = None;
+        if let Some(action) = self.on_end.take() {
+            action(self.progress.bytes_sent.load(Ordering::Relaxed));
+        }
     }
 
     fn sent(&mut self, bytes: &Bytes) {
@@ -78,6 +113,7 @@ impl Playback {
         self.announced = self.announced.map(|left| left.saturating_sub(count));
         if self.steps.is_empty() {
             self.progress.finished.store(true, Ordering::Relaxed);
+            self.end();
         }
     }
 
@@ -90,6 +126,12 @@ impl Playback {
             self.timer = None;
         }
         Poll::Ready(())
+    }
+}
+
+impl Drop for Playback {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hyper::{HeaderMap, Method, Uri};
 use serde::Serialize;
 
+use crate::concurrency::Concurrency;
 use crate::playback::Progress;
 
 /// Bytes of a body that are kept.
@@ -115,11 +116,18 @@ pub struct Recorder {
     entries_max: usize,
     next: AtomicU64,
     pub counts: Counts,
+    pub concurrency: Concurrency,
 }
 
 impl Recorder {
     pub fn new(entries_max: usize) -> Self {
-        Self { entries: Mutex::default(), entries_max, next: AtomicU64::new(1), counts: Counts::default() }
+        Self {
+            entries: Mutex::default(),
+            entries_max,
+            next: AtomicU64::new(1),
+            counts: Counts::default(),
+            concurrency: Concurrency::default(),
+        }
     }
 
     /// Whether requests are kept at all.
@@ -154,6 +162,7 @@ impl Recorder {
             entries.clear();
         }
         self.counts.clear();
+        self.concurrency.clear();
     }
 }
 

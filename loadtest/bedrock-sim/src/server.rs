@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::behaviour::{Behaviour, Rule};
 use crate::billing::{Billed, Row};
+use crate::concurrency::MaxConcurrent;
 use crate::connection::{Connection, Link};
 use crate::prices::PriceBook;
 use crate::record::{Counters, Record, count};
@@ -53,6 +54,8 @@ pub struct Options {
     pub seed: u64,
     /// Requests kept for inspection; 0 keeps none.
     pub records_max: usize,
+    /// Rows of the bill kept for inspection.
+    pub bill_rows_max: usize,
     /// Whether the first 64 KiB of bodies are kept as well.
     pub record_bodies: bool,
     /// Whether InvokeModel answers carry `X-Amzn-Bedrock-*-Token-Count` headers, as Bedrock's do.
@@ -72,6 +75,7 @@ impl Default for Options {
             first_byte_delay: Duration::ZERO,
             seed: 1,
             records_max: 10_000,
+            bill_rows_max: 100_000,
             record_bodies: true,
             token_headers: true,
             body_bytes_max: 64 * 1024 * 1024,
@@ -151,6 +155,11 @@ impl Running {
 
     pub fn counters(&self) -> Counters {
         self.shared.recorder.counts.read()
+    }
+
+    /// How many requests were answered at the same time, at most.
+    pub fn max_concurrent(&self) -> MaxConcurrent {
+        self.shared.recorder.concurrency.max()
     }
 
     pub fn billed(&self) -> Billed {

@@ -17,9 +17,10 @@ use hyper::{HeaderMap, Request, Response, Version};
 use sha2::{Digest, Sha256};
 
 use crate::answer::{Answer, Ask, Payload, answer, error_answer};
-use crate::behaviour::{Facts, Fault, Rule, Rules};
+use crate::behaviour::{Billing, Facts, Fault, Rule, Rules};
 use crate::billing::{Bill, Ledger};
 use crate::chunk_signature::STREAMING_PAYLOAD;
+use crate::concurrency::InFlight;
 use crate::connection::Link;
 use crate::operations::{self, Asked, Operation};
 use crate::playback::{Playback, Progress, plan};
@@ -56,7 +57,7 @@ impl Shared {
         Self {
             rules: Rules::default(),
             recorder: Recorder::new(options.records_max),
-            ledger: Ledger::new(prices),
+            ledger: Ledger::new(prices, options.bill_rows_max),
             verifier: Verifier::new(&options.credentials),
             bearer_tokens: options.bearer_tokens.iter().cloned().collect(),
             options,
@@ -151,6 +152,7 @@ pub struct Finding {
     pub body: Bytes,
     pub body_sha256: String,
     pub effect: Rule,
+    pub in_flight: Option<InFlight>,
 }
 
 impl Arrival {
@@ -227,30 +229,55 @@ impl Arrival {
         let Some(operation) = operation else { return Err(io::Error::other("an unknown operation was not refused")) };
         let json = serde_json::from_slice(&finding.body).unwrap_or(serde_json::Value::Null);
         finding.model = crate::answer::model_of(operation, self.head.uri.path(), &json);
-        finding.effect = self.effect(&finding);
-        if let Some(fault) = finding.effect.fault.clone() {
-            count(&self.shared.recorder.counts.faults);
-            if let Some(answer) = self.before_header(&fault).await? {
-                return Ok(self.respond(&answer, None, finding));
+        self.begin(&mut finding);
+        let fault = finding.effect.fault.clone();
+        let make = |finding: &Finding| {
+            answer(&Ask {
+                operation,
+                model: finding.model.as_deref(),
+                region: &finding.auth.region,
+                path: self.head.uri.path(),
+                host: &self.host,
+                headers: &self.head.headers,
+                body: &finding.body,
+                json: &json,
+                effect: &finding.effect,
+                seed: self.shared.options.seed,
+                token_headers: finding.effect.token_headers.unwrap_or(self.shared.options.token_headers),
+            })
+        };
+        let on_arrival = finding.effect.bill == Some(Billing::Arrived) && !fault.as_ref().is_some_and(Fault::refuses);
+        let early = on_arrival.then(|| {
+            let (answer, bill) = make(&finding);
+            if let Some(bill) = bill {
+                let region = finding.auth.region.clone();
+                self.shared.ledger.book(self.request_id.clone(), operation.name.as_str(), region, bill);
             }
-        }
-        if !self.shared.options.first_byte_delay.is_zero() {
-            tokio::time::sleep(self.shared.options.first_byte_delay).await;
-        }
-        let (answer, bill) = answer(&Ask {
-            operation,
-            model: finding.model.as_deref(),
-            region: &finding.auth.region,
-            path: self.head.uri.path(),
-            host: &self.host,
-            headers: &self.head.headers,
-            body: &finding.body,
-            json: &json,
-            effect: &finding.effect,
-            seed: self.shared.options.seed,
-            token_headers: finding.effect.token_headers.unwrap_or(self.shared.options.token_headers),
+            (answer, None)
         });
+        self.delay(&finding).await;
+        if let Some(answer) = self.before_header(fault.as_ref()).await? {
+            return Ok(self.respond(&answer, None, finding));
+        }
+        let (answer, bill) = early.unwrap_or_else(|| make(&finding));
         Ok(self.respond(&answer, bill, finding))
+    }
+
+    /// Finds the rules for a request that is to be answered, and counts it as one.
+    pub fn begin(&self, finding: &mut Finding) {
+        finding.effect = self.effect(finding);
+        let model = finding.model.as_deref().unwrap_or_default();
+        let access_key = finding.auth.access_key_id.as_deref().unwrap_or_default();
+        finding.in_flight = Some(self.shared.recorder.concurrency.begin(model, access_key));
+    }
+
+    /// Waits as long as a rule or the options demand.
+    pub async fn delay(&self, finding: &Finding) {
+        let demanded = finding.effect.delay_ms.map(Duration::from_millis);
+        let delay = demanded.unwrap_or(self.shared.options.first_byte_delay);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
     }
 
     /// The settings that rules make for this request.
@@ -265,8 +292,11 @@ impl Arrival {
         })
     }
 
-    /// Lets a fault happen that comes before the header: gives the answer it makes, or breaks the connection.
-    pub async fn before_header(&self, fault: &Fault) -> io::Result<Option<Answer>> {
+    /// Counts a fault, and lets it happen if it comes before the header: gives the answer it makes, or breaks the
+    /// connection.
+    pub async fn before_header(&self, fault: Option<&Fault>) -> io::Result<Option<Answer>> {
+        let Some(fault) = fault else { return Ok(None) };
+        count(&self.shared.recorder.counts.faults);
         match fault {
             Fault::Throttle { retry_after_s } => {
                 let message = "Too many requests, please wait before trying again.";
@@ -290,7 +320,7 @@ impl Arrival {
     }
 
     /// Records the request and plays its answer.
-    pub fn respond(self, answer: &Answer, bill: Option<Bill>, finding: Finding) -> Response<Body> {
+    pub fn respond(self, answer: &Answer, bill: Option<Bill>, mut finding: Finding) -> Response<Body> {
         let progress = Arc::new(Progress::default());
         let rate_hz = finding.effect.frame_rate_hz.unwrap_or(self.shared.options.frame_rate_hz);
         let fault = finding.effect.fault.as_ref();
@@ -302,7 +332,8 @@ impl Arrival {
             Payload::Frames(frames) => (plan(frames, true, rate_hz, fault), None),
             Payload::Events(events) => (plan(events, false, rate_hz, fault), None),
         };
-        let mut body = Playback::new(steps, announced, Arc::clone(&self.link), Arc::clone(&progress));
+        let mut body = Playback::new(steps, announced, Arc::clone(&self.link), Arc::clone(&progress))
+            .counted(finding.in_flight.take());
         let nothing_generated = matches!(
             fault,
             Some(Fault::ExceptionFrame { after_frames: Some(0), .. } | Fault::ErrorFrame { after_frames: Some(0), .. })
@@ -313,7 +344,18 @@ impl Arrival {
             let (shared, request_id) = (Arc::clone(&self.shared), self.request_id.clone());
             let operation = finding.operation.map_or("", |operation| operation.name.as_str());
             let region = finding.auth.region.clone();
-            body = body.on_first_byte(move || shared.ledger.book(request_id, operation, region, bill));
+            let book = move |bill| shared.ledger.book(request_id, operation, region, bill);
+            body = match (&answer.payload, finding.effect.bill) {
+                (Payload::Frames(pieces) | Payload::Events(pieces), Some(Billing::Delivered)) => {
+                    let whole = pieces.iter().map(Bytes::len).sum::<usize>();
+                    body.on_end(move |sent| {
+                        if sent > 0 {
+                            book(bill.of_stream(sent, u64::try_from(whole).unwrap_or(u64::MAX)));
+                        }
+                    })
+                }
+                _ => body.on_first_byte(move || book(bill)),
+            };
         }
         self.head_and_body(answer, finding, progress, body.boxed_unsync())
     }

@@ -1,5 +1,6 @@
 //! The simulator over real sockets, spoken to by a client that writes its own bytes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -326,4 +327,121 @@ async fn a_bidirectional_stream_is_verified_chunk_by_chunk_answered_and_billed()
     assert!(usage.audio_output > 0 && usage.input > 0);
     assert_eq!(converse_both_ways(&running, true).await, ["chunk", "chunk", "validationException"]);
     assert_eq!(running.counters().authentication_failures, 1);
+}
+
+#[tokio::test]
+async fn tokens_can_be_as_many_as_the_request_can_cause() {
+    let running = start().await;
+    behave(&running, r#"{"rules":[{"tokens":"bytes"}]}"#);
+    let body = r#"{"messages":[{"role":"user","content":[{"text":"hi"}]}],"inferenceConfig":{"maxTokens":321}}"#;
+    let input = u64::try_from(body.len()).unwrap();
+    for path in [CONVERSE, STREAM] {
+        exchange(&running, &signed(path, body, "")).await.2.unwrap();
+    }
+    let claude = "/model/anthropic.claude-sonnet-4-20250514-v1%3A0";
+    let anthropic =
+        r#"{"anthropic_version":"bedrock-2023-05-31","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
+    for operation in ["invoke", "invoke-with-response-stream"] {
+        exchange(&running, &signed(&format!("{claude}/{operation}"), anthropic, "")).await.2.unwrap();
+    }
+    let billed: Vec<_> = running.billed_rows().iter().map(|row| (row.usage.input, row.usage.output)).collect();
+    let other = (u64::try_from(anthropic.len()).unwrap(), 9);
+    assert_eq!(billed, [(input, 321), (input, 321), other, other]);
+    let (_, answer, _) = exchange(&running, &signed(CONVERSE, body, "")).await;
+    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!((&answer["usage"]["outputTokens"], &answer["stopReason"]), (&321.into(), &"max_tokens".into()));
+    assert!(answer["output"]["message"]["content"][0]["text"].as_str().unwrap().len() >= 321);
+}
+
+/// Begins a stream of 1,000 frames, leaves it after some bytes, and gives what it was billed once that is known.
+async fn billed_of_a_stream_left_early(bill: &str) -> u64 {
+    let running = start().await;
+    let rule = r#"{"rules":[{"usage":{"input":100,"output":1000},"frames":1000,"frame_rate_hz":50,BILL}]}"#;
+    behave(&running, &rule.replace("BILL", bill));
+    let mut stream = TcpStream::connect(running.addr()).await.unwrap();
+    stream.write_all(signed(STREAM, BODY, "").as_bytes()).await.unwrap();
+    let mut piece = [0; 64];
+    assert!(stream.read(&mut piece).await.unwrap() > 0);
+    drop(stream);
+    while running.billed().count == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let row = running.billed_rows().remove(0);
+    assert_eq!(row.usage.input, 100);
+    row.usage.output
+}
+
+#[tokio::test]
+async fn a_stream_can_be_billed_by_what_left_of_it() {
+    let output = billed_of_a_stream_left_early(r#""bill":"delivered""#).await;
+    assert!((1..900).contains(&output), "{output}");
+    assert_eq!(billed_of_a_stream_left_early(r#""bill":"full""#).await, 1000);
+    let running = start().await;
+    behave(&running, r#"{"rules":[{"usage":{"input":1,"output":77},"frames":20,"bill":"delivered"}]}"#);
+    exchange(&running, &signed(STREAM, BODY, "")).await.2.unwrap();
+    exchange(&running, &signed(CONVERSE, BODY, "")).await.2.unwrap();
+    assert_eq!(running.billed_rows().iter().map(|row| row.usage.output).collect::<Vec<_>>(), [77, 77]);
+}
+
+#[tokio::test]
+async fn a_call_can_be_billed_when_it_arrives() {
+    let running = start().await;
+    behave(&running, r#"{"rules":[{"bill":"arrived","delay_ms":60000}]}"#);
+    let mut stream = TcpStream::connect(running.addr()).await.unwrap();
+    stream.write_all(signed(CONVERSE, BODY, "").as_bytes()).await.unwrap();
+    while running.billed().count == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(running.max_concurrent().all, 1);
+    drop(stream);
+    // One that is answered is billed once, one that is refused not at all.
+    behave(
+        &running,
+        r#"{"rules":[{"bill":"arrived"},{"match":{"operation":"ConverseStream"},"fault":{"kind":"throttle"}}]}"#,
+    );
+    exchange(&running, &signed(CONVERSE, BODY, "")).await.2.unwrap();
+    exchange(&running, &signed(STREAM, BODY, "")).await.2.unwrap();
+    assert_eq!(running.billed().count, 2);
+}
+
+#[tokio::test]
+async fn a_call_that_is_left_before_its_first_byte_is_not_billed() {
+    let running = start().await;
+    behave(&running, r#"{"rules":[{"delay_ms":60000}]}"#);
+    let mut stream = TcpStream::connect(running.addr()).await.unwrap();
+    stream.write_all(signed(CONVERSE, BODY, "").as_bytes()).await.unwrap();
+    while running.counters().requests == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    drop(stream);
+    behave(&running, "{}");
+    exchange(&running, &signed(CONVERSE, BODY, "")).await.2.unwrap();
+    assert_eq!(running.billed().count, 1);
+}
+
+#[tokio::test]
+async fn answers_are_delayed_at_the_same_time_and_counted() {
+    let running = Arc::new(start().await);
+    behave(
+        &running,
+        r#"{"rules":[{"delay_ms":300},{"match":{"operation":"ConverseStream"},"fault":{"kind":"throttle"}}]}"#,
+    );
+    let begun = std::time::Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let running = Arc::clone(&running);
+        let request = signed(if number % 4 == 0 { STREAM } else { CONVERSE }, BODY, "");
+        calls.spawn(async move { exchange(&running, &request).await.0 });
+    }
+    let heads = calls.join_all().await;
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert_eq!(heads.iter().filter(|head| head.starts_with("HTTP/1.1 429")).count(), 10);
+    let max = running.max_concurrent();
+    assert_eq!((max.all, max.by_model["amazon.nova-pro-v1:0"], max.by_access_key[KEY]), (40, 40, 40));
+    running.clear_requests();
+    assert_eq!(running.max_concurrent().all, 0);
+    for _ in 0..20 {
+        exchange(&running, &signed(STREAM, BODY, "")).await.2.unwrap();
+    }
+    assert_eq!(running.max_concurrent().all, 1);
 }

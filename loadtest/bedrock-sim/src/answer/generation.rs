@@ -1,11 +1,12 @@
 //! The text and the token counts of a simulated generation. A token is a word of the answer, or four characters of the
 //! prompt: fewer than its bytes, as with every real tokenizer, and within `max_tokens`. Rules may demand any other
-//! numbers. A request that marks a cache point writes half of its prompt to the cache, for an hour where it says so.
+//! numbers, or as many as a request can cause. A request that marks a cache point writes half of its prompt to the cache, for an hour where it says so.
 
 use memchr::memmem;
 use serde_json::Value;
 
 use super::{Answer, Ask};
+use crate::behaviour::Tokens;
 use crate::text::mix;
 use crate::usage::Usage;
 
@@ -57,18 +58,25 @@ impl Generation {
         let chance = mix(ask.seed, ask.body);
         let tokens_max = max_tokens(ask.json);
         let words = words(ask.effect.text.as_deref(), &prompt, chance, tokens_max);
-        let truncated = u64::try_from(words.len()).is_ok_and(|count| count >= tokens_max);
+        let by_bytes = ask.effect.tokens == Some(Tokens::Bytes);
+        let truncated = by_bytes || u64::try_from(words.len()).is_ok_and(|count| count >= tokens_max);
         let tool = forced_tool(ask.json);
         let stop = match (&tool, truncated) {
             (Some(_), _) => Stop::ToolUse,
             (None, true) => Stop::MaxTokens,
             (None, false) => Stop::EndTurn,
         };
-        let input = tokens_of(&prompt);
-        let counted = Usage { input, output: u64::try_from(words.len()).unwrap_or(u64::MAX), ..Usage::default() };
+        let (input, output) =
+            if by_bytes { (length(ask.body), tokens_max) } else { (tokens_of(&prompt), length(&words)) };
+        let counted = Usage { input, output, ..Usage::default() };
         let usage = with_cache_writes(counted, ask.body).overridden(&ask.effect.usage.unwrap_or_default());
+        let mut frame_bytes = ask.effect.frame_bytes;
+        if by_bytes && frame_bytes.is_none() {
+            let frames = u64::try_from(ask.effect.frames.unwrap_or(words.len()).max(1)).unwrap_or(u64::MAX);
+            frame_bytes = usize::try_from(usage.output.div_ceil(frames)).ok();
+        }
         Self {
-            deltas: deltas(words, ask.effect.frames, ask.effect.frame_bytes),
+            deltas: deltas(words, ask.effect.frames, frame_bytes),
             usage,
             stop,
             tier: ask.effect.tier.clone().or_else(|| requested_tier(ask)),
@@ -132,6 +140,10 @@ fn collect(json: &Value, is_text: bool, into: &mut String) {
         }
         _ => {}
     }
+}
+
+fn length<T>(items: &[T]) -> u64 {
+    u64::try_from(items.len()).unwrap_or(u64::MAX)
 }
 
 fn tokens_of(text: &str) -> u64 {
