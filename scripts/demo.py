@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Starts the simulator and the proxy, makes the calls a newcomer would make, and shows what came of each.
+"""Starts the simulator and the proxy, makes the calls a newcomer would make, and shows what came of each; then makes a
+virtual key with a small budget, and uses it up.
 
 Nothing leaves this machine: the simulator stands in for AWS. Every call goes through boto3 exactly as an application
 would make it, with the proxy as `endpoint_url` and the proxy's key in the place of AWS credentials.
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -22,7 +24,9 @@ import boto3
 from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
+# The master key. It may do everything; clients get virtual keys.
 KEY = "sk-demo-0123456789abcdef"
+BUDGET_USD = "0.001"
 BOLD, DIM, RESET = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 
 
@@ -63,18 +67,22 @@ class Process:
 
 
 class Demo:
-    def __init__(self, url, lines):
-        self.url = f"{url}/bedrock"
+    def __init__(self, proxy, url, lines):
+        self.proxy = proxy
+        self.url = url
         self.lines = lines
-        settings = dict(
-            endpoint_url=self.url,
+        self.runtime = self.client("bedrock-runtime", KEY)
+        self.agents = self.client("bedrock-agent-runtime", KEY)
+
+    def client(self, service, key, attempts=1):
+        return boto3.client(
+            service,
+            endpoint_url=f"{self.url}/bedrock",
             region_name="us-east-1",
-            aws_access_key_id=KEY,
+            aws_access_key_id=key,
             aws_secret_access_key="anything",
-            config=Config(retries={"total_max_attempts": 1}),
+            config=Config(retries={"total_max_attempts": attempts}),
         )
-        self.runtime = boto3.client("bedrock-runtime", **settings)
-        self.agents = boto3.client("bedrock-agent-runtime", **settings)
 
     def title(self, text):
         print(f"\n{BOLD}== {text}{RESET}")
@@ -162,15 +170,65 @@ class Demo:
         print()
         self.show()
 
+    def ask(self, path, body=None):
+        """What the proxy itself answers to the master key."""
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        data = None if body is None else body.encode()
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers), timeout=10) as response:
+            return response.read().decode()
+
+    def budget(self):
+        body = f'{{"key_alias": "newcomer", "max_budget": {BUDGET_USD}}}'
+        self.title(f"POST /key/generate {body}  (a virtual key that may spend a tenth of a cent)")
+        key = json.loads(self.ask("/key/generate", body))["key"]
+        print("  ", key)
+
+        self.title("Converse with the virtual key, until its budget is used up")
+        # With retries: boto3 knows that this refusal is not worth one.
+        runtime = self.client("bedrock-runtime", key, attempts=3)
+        messages = [{"role": "user", "content": [{"text": "Hello"}]}]
+        for number in range(1, 11):
+            try:
+                answer = runtime.converse(
+                    modelId="my-claude-model", messages=messages, inferenceConfig={"maxTokens": 20}
+                )
+            except runtime.exceptions.ServiceQuotaExceededException as refusal:
+                error, metadata = refusal.response["Error"], refusal.response["ResponseMetadata"]
+                print(f"   call {number}: {error['Code']}: {error['Message']}")
+                print(f"           retries by boto3: {metadata['RetryAttempts']}")
+                self.record()
+                break
+            cost, spent, left = (
+                self.header(answer, f"x-dheera-ai-{name}") for name in ("response-cost", "key-spend", "key-remaining")
+            )
+            print(f"   call {number}: cost ${cost}, spent ${spent} (x-dheera-ai-key-spend), left ${left}")
+            self.record()
+        else:
+            raise SystemExit("the budget did not refuse anything")
+
+    def command(self, *arguments):
+        """Runs the proxy's own program, which talks to the running proxy."""
+        self.title(" ".join(["dheera_ai", *arguments]))
+        environment = os.environ | {"DHEERA_AI_URL": self.url, "DHEERA_AI_MASTER_KEY": KEY}
+        done = subprocess.run([self.proxy, *arguments], env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+        for line in done.stdout.splitlines():
+            print("  ", line)
+
+    def booked(self):
+        """Waits until what was spent is in the store, which takes some milliseconds."""
+        deadline = time.monotonic() + 10
+        while not re.search(r"^dheera_ai_journal_backlog 0$", self.ask("/metrics"), re.MULTILINE):
+            if time.monotonic() > deadline:
+                raise SystemExit("what was spent did not reach the store")
+            time.sleep(0.02)
+
     def metrics(self):
         self.title("GET /metrics  (what these calls left there)")
-        request = urllib.request.Request(
-            self.url.removesuffix("/bedrock") + "/metrics", headers={"Authorization": f"Bearer {KEY}"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as response:
-            for line in response.read().decode().splitlines():
-                if re.match(r"dheera_ai_(requests|usage|cost_nano_usd|unpriced_requests)(_total)?\{", line):
-                    print("  ", line)
+        for line in self.ask("/metrics").splitlines():
+            if re.match(r"dheera_ai_(requests|usage|cost_nano_usd|unpriced_requests|denied)(_total)?\{", line):
+                print("  ", line)
 
 
 def isolate():
@@ -193,6 +251,8 @@ def main():
     arguments = parser.parse_args()
     isolate()
     started = []
+    # Keys, budgets and the spend log of this demo; a proxy of yours keeps its own elsewhere.
+    store = tempfile.TemporaryDirectory(prefix="dheera-demo-")
 
     def start(says, command, **environment):
         # Known before it is waited for, so that an interruption finds it too.
@@ -208,15 +268,21 @@ def main():
         simulator_url = start("LISTENING", simulator)
         print("Starting the proxy with conf/demo.yaml ...")
         proxy = [arguments.proxy, "--config", ROOT / "conf/demo.yaml", "--host", "127.0.0.1", "--port", "0"]
-        proxy_url = start("RUNNING", proxy, DHEERA_AI_MASTER_KEY=KEY, AWS_ENDPOINT_URL=simulator_url)
-        demo = Demo(proxy_url, started[-1].lines)
+        environment = {"DHEERA_AI_MASTER_KEY": KEY, "DHEERA_AI_STORE_PATH": store.name, "AWS_ENDPOINT_URL": simulator_url}
+        proxy_url = start("RUNNING", proxy, **environment)
+        demo = Demo(arguments.proxy, proxy_url, started[-1].lines)
         demo.run()
+        demo.budget()
+        demo.booked()
+        demo.command("key", "list")
+        demo.command("spend", "--by", "key")
         demo.metrics()
     finally:
         # A second Ctrl-C must not leave anything behind either.
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, signal.SIG_IGN)
         codes = [process.stop() for process in reversed(started)]
+        store.cleanup()
     if any(codes):
         raise SystemExit(f"a process did not end cleanly: {codes}")
     print(f"\n{BOLD}Done.{RESET} Nothing is left running. Next: README.md, \"Five minutes with curl\".")

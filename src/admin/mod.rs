@@ -1,3 +1,7 @@
-//! What the proxy answers itself: probes, metrics, and what models there are. Everything here is read-only.
+//! What the proxy answers itself: probes, metrics, what models there are, and the management of keys, budgets and spend.
 
+pub mod api;
+pub mod pages;
+pub mod request;
+pub mod spend;
 pub mod status;

@@ -1,7 +1,7 @@
 //! `/health/*`, `/metrics`, `/v1/models` and `/model/info`.
 //!
 //! Liveness and readiness are open, because orchestrators send no key; everything that tells of the configuration
-//! needs the key when there is one. Nothing here calls a model.
+//! needs the master key when there is one. A virtual key may list the models it can call. Nothing here calls a model.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,15 @@ use serde_json::{Value, json};
 
 use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::deployment::fleet::{Fleet, Target};
-use crate::keys::authenticate::{Authenticator, Denied};
+use crate::keys::authenticate::{Authenticator, Caller, Denied, Presented};
+use crate::keys::policy;
 use crate::price::book::{PriceBook, Query, Surface};
 use crate::telemetry::metrics::Metrics;
 use crate::types::ids::{ModelId, ModelName};
+
+/// What a virtual key is told that asks for more than its own affairs.
+const MASTER_ONLY: &str =
+    "This page needs the master key. A virtual key may read /v1/models and, about itself, /key/info.";
 
 /// Answers the proxy's own paths.
 pub struct Status {
@@ -35,9 +40,21 @@ pub struct Answer {
 }
 
 impl Status {
-    /// Answers a request, or `None` when the path is not one of these. `header` gives a header by lower-case name.
+    /// Whether a path is one of these.
     #[must_use]
-    pub fn answer<'h>(&self, method: &str, path: &str, header: &dyn Fn(&str) -> Option<&'h [u8]>) -> Option<Answer> {
+    pub fn owns(path: &str) -> bool {
+        Page::of(path).is_some()
+    }
+
+    /// Answers a request, or `None` when the path is not one of these. `presented` is what
+    /// [`Authenticator::present`] made of its headers, `now_ms` the store's time in Unix milliseconds.
+    pub async fn answer(
+        &self,
+        method: &str,
+        path: &str,
+        presented: Result<Presented, Denied>,
+        now_ms: u64,
+    ) -> Option<Answer> {
         let page = Page::of(path)?;
         if !matches!(method, "GET" | "HEAD") {
             return Some(refused(
@@ -46,20 +63,25 @@ impl Status {
             ));
         }
         let open = match page {
-            Page::Liveness | Page::Readiness => true,
+            Page::Liveness => return Some(json_answer(200, &json!("I'm alive!"))),
+            Page::Readiness => return Some(self.readiness()),
             Page::Metrics => !self.require_auth_for_metrics,
             Page::Health | Page::Models | Page::ModelInfo => false,
         };
-        if !open && let Err(denied) = self.authenticator.authenticate(header) {
-            return Some(denied_answer(denied));
+        if open {
+            return Some(self.metrics());
         }
-        Some(match page {
-            Page::Liveness => json_answer(200, &json!("I'm alive!")),
-            Page::Readiness => self.readiness(),
-            Page::Health => self.health(),
-            Page::Metrics => self.metrics(),
-            Page::Models => self.models(),
-            Page::ModelInfo => self.model_info(),
+        let caller = match presented {
+            Ok(presented) => self.authenticator.prove(presented, now_ms).await,
+            Err(denied) => Err(denied),
+        };
+        Some(match (caller, page) {
+            (Err(denied), _) => denied_answer(denied),
+            (Ok(caller), Page::Models) => self.models(&caller),
+            (Ok(Caller::Key(_)), _) => refused(&ErrorResponse::new(ErrorType::AccessDenied, MASTER_ONLY), &[]),
+            (Ok(_), Page::Metrics) => self.metrics(),
+            (Ok(_), Page::ModelInfo) => self.model_info(),
+            (Ok(_), Page::Health | Page::Liveness | Page::Readiness) => self.health(),
         })
     }
 
@@ -109,12 +131,13 @@ impl Status {
         }
     }
 
-    /// OpenAI's form of a model list, which most tools read.
-    fn models(&self) -> Answer {
+    /// OpenAI's form of a model list, which most tools read: the models that the caller may call.
+    fn models(&self, caller: &Caller) -> Answer {
         let data: Vec<Value> = self
             .fleet
             .groups()
             .into_iter()
+            .filter(|group| policy::lists_model(caller, group.model_name.as_str()))
             .map(|group| json!({ "id": group.model_name.as_str(), "object": "model", "owned_by": "bedrock" }))
             .collect();
         json_answer(200, &json!({ "object": "list", "data": data }))
@@ -198,7 +221,7 @@ fn credentials(target: &Target) -> Value {
 }
 
 fn denied_answer(denied: Denied) -> Answer {
-    refused(&ErrorResponse::new(ErrorType::AccessDenied, denied.message()), &[])
+    refused(&ErrorResponse::new(denied.error_type(), denied.message()), &[])
 }
 
 fn refused(response: &ErrorResponse, more: &[(&'static str, String)]) -> Answer {

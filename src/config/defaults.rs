@@ -5,6 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use crate::types::money::NanoUsd;
+
 /// The port that users of this kind of proxy know.
 pub const PORT: u16 = 4000;
 
@@ -61,6 +63,49 @@ pub const MASTER_KEY_CHARS_ADVISED: usize = 16;
 
 /// A configuration of 5,000 deployments has 1 MiB.
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Redis's registered port, and its sentinels' by convention.
+pub const REDIS_PORT: u16 = 6379;
+pub const SENTINEL_PORT: u16 = 26379;
+
+/// Several applications may share a Redis; the name says whose keys these are.
+pub const REDIS_NAMESPACE: &str = "dheera_ai";
+
+/// Redis stands next to the proxy: what does not answer in this time is down, and a caller waits for the verdict.
+pub const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A command takes a fraction of a millisecond; a fork for a snapshot of a large memory holds it up for most of a second.
+pub const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// As long as most answers take to their end; what is not read to its end is charged at its upper bound.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest answer of a model, 128,000 tokens, has 40 MB when every token comes in a frame of its own.
+pub const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A quarter of a year, so that the bill of the month before can still be explained.
+pub const SPEND_LOG_RETENTION: Duration = Duration::from_hours(90 * 24);
+
+/// A dollar: many small calls without a round trip, little enough to be missed by the other replicas of a key.
+pub const SLICE_MAX: NanoUsd = NanoUsd(1_000_000_000);
+
+/// Each name has several time series, and Prometheus keeps all of them in memory.
+pub const METRIC_NAMES_MAX: usize = 100;
+
+/// What calls the end user, lower case; the second is LiteLLM's.
+pub const END_USER_HEADERS: [&str; 2] = ["x-dheera-ai-end-user-id", "x-litellm-end-user-id"];
+
+/// What carries tags, lower case, separated by commas; the second is LiteLLM's.
+pub const TAG_HEADERS: [&str; 2] = ["x-dheera-ai-tags", "x-litellm-tags"];
+
+/// A record takes about a kilobyte.
+pub const CACHE_ENTRIES_MAX: usize = 100_000;
+
+/// The directory of the store below the one that the environment names.
+pub const STATE_DIRECTORY_NAME: &str = "dheera_ai";
+
+/// In the working directory, where the environment names no place for state.
+pub const STATE_DIRECTORY: &str = "./dheera_ai_state";
 
 /// One worker per core.
 #[must_use]

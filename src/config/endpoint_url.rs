@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::Endpoint;
+use super::{Endpoint, HostPort};
 
 /// Reads a URL.
 ///
@@ -28,23 +28,31 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, &'static str> {
         return Err("has a user name");
     }
     let (host, port) = host_and_port(authority)?;
-    let port = match port {
-        None => {
-            if tls {
-                443
-            } else {
-                80
-            }
-        }
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.parse().ok().filter(|port| *port != 0).ok_or("has no port from 1 to 65535")?
-        }
-        Some(_) => return Err("has no port from 1 to 65535"),
-    };
+    let port = number(port)?.unwrap_or(if tls { 443 } else { 80 });
     Ok(Endpoint { tls, host, port, path_prefix: path_prefix(path)? })
 }
 
-fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+/// Reads `host`, `host:port`, `[::1]:port` or a bare `::1`.
+///
+/// # Errors
+/// What is wrong, without the text itself.
+pub(super) fn server(text: &str, default_port: u16) -> Result<HostPort, &'static str> {
+    if let Ok(address) = text.parse::<Ipv6Addr>() {
+        return Ok(HostPort { host: address.to_string(), port: default_port });
+    }
+    let (host, port) = host_and_port(text)?;
+    Ok(HostPort { host, port: number(port)?.unwrap_or(default_port) })
+}
+
+fn number(port: Option<&str>) -> Result<Option<u16>, &'static str> {
+    let read = |digits: &str| {
+        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|port| plain && *port != 0).ok_or("has no port from 1 to 65535")
+    };
+    port.map(read).transpose()
+}
+
+pub(super) fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     let head = text.get(..scheme.len())?;
     head.eq_ignore_ascii_case(scheme).then(|| text.get(scheme.len()..).unwrap_or_default())
 }

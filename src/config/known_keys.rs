@@ -40,16 +40,25 @@ const fn ignored(name: &'static str, why: &'static str) -> Key {
 }
 
 const REMOVE: &str = "Remove it";
-const NO_LIMITS: &str = "Remove it: deployments have no rate limits yet. To share the load unevenly, use `weight`";
-const NO_BUDGETS: &str = "Remove it: there are no virtual keys, budgets or limits yet";
+const NO_LIMITS: &str = "Remove it: deployments have no rate limits yet. Limit keys with `rpm_limit`; share the load unevenly with `weight`";
+const NO_BUDGETS: &str =
+    "Remove it: deployments have no budgets. Give keys, teams or tags a `max_budget` or `model_max_budget`";
 const NO_FALLBACKS: &str =
     "Remove it: further entries under the same `model_name` are tried in turn, up to `num_retries`";
 const NO_COOLDOWN: &str = "Remove it: a deployment that failed is passed over within a request, not between requests";
-const NO_STORE: &str = "Remove it: this version keeps no state";
+const NO_DATABASE: &str = "Remove it: there is no SQL database; `store_path` and `redis_url` say where state is kept";
+const REDIS_ELSEWHERE: &str = "Write it under `general_settings`";
+const NO_DEFAULTS: &str = "Remove it: write the limits into each request that makes a key, user, customer or team";
+const AT_CREATION: &str = "Remove it: only the master key makes keys, and each request says what the key may do";
 const NO_TLS: &str = "Remove it: put a TLS terminator in front; for certificates of AWS endpoints set AWS_CA_BUNDLE";
 const NATIVE: &str = "Remove it: requests go upstream byte for byte, so clients set this themselves";
 const NO_ALERTS: &str = "Remove it: alert on the metrics of /metrics";
-const NO_ACCESS: &str = "Remove it: access by key, team or route is not supported yet";
+const NO_ACCESS: &str = "Remove it: list what a key, team or user may call in its `models`";
+const NO_ROUTES: &str = "Remove it: give keys `allowed_routes` or `allowed_operations`";
+const NO_AUTH: &str = "Remove it: callers prove themselves with the master key or a virtual key";
+const NO_QUEUE: &str =
+    "Remove it: `global_max_parallel_requests` and `max_buffered_size_mb` bound what is in flight; nothing is queued";
+const ALWAYS_CLOSED: &str = "a key with limits is refused while the store cannot be reached, always";
 const PASSTHROUGH: &str = "requests are never translated, so there is nothing to drop or modify";
 const LOGGING: &str = "logs are JSON lines; their level is set with RUST_LOG";
 const DESCRIPTIVE: &str = "it describes the model and changes nothing here";
@@ -192,17 +201,20 @@ pub(super) const ROUTER: &[Key] = &[
     unsupported("cache_responses", "Remove it: answers are never cached"),
     unsupported("caching_groups", "Remove it: answers are never cached"),
     unsupported("client_ttl", REMOVE),
-    unsupported("redis_url", NO_STORE),
-    unsupported("redis_host", NO_STORE),
-    unsupported("redis_port", NO_STORE),
-    unsupported("redis_password", NO_STORE),
-    unsupported("redis_db", NO_STORE),
+    unsupported("redis_url", REDIS_ELSEWHERE),
+    unsupported("redis_host", REDIS_ELSEWHERE),
+    unsupported("redis_port", REDIS_ELSEWHERE),
+    unsupported("redis_password", REDIS_ELSEWHERE),
+    unsupported("redis_db", REDIS_ELSEWHERE),
 ];
 
 pub(super) const SETTINGS: &[Key] = &[
     active("num_retries"),
     active("request_timeout"),
     active("require_auth_for_metrics_endpoint"),
+    active("max_budget"),
+    active("soft_budget"),
+    active("budget_duration"),
     active("callbacks"),
     active("success_callback"),
     active("failure_callback"),
@@ -214,19 +226,18 @@ pub(super) const SETTINGS: &[Key] = &[
     ignored("redact_user_api_key_info", "keys are never logged"),
     ignored("turn_off_message_logging", "messages are never logged"),
     ignored("redact_messages_in_exceptions", "messages are never logged"),
-    ignored("telemetry", "nothing is ever sent anywhere but to AWS"),
+    ignored("telemetry", "nothing is ever reported to anybody"),
     unsupported("cache", "Remove it: answers are never cached"),
-    unsupported("cache_params", "Remove it: answers are never cached"),
-    unsupported("max_budget", NO_BUDGETS),
-    unsupported("budget_duration", NO_BUDGETS),
-    unsupported("budget_exceeded_status_code", NO_BUDGETS),
-    unsupported("max_end_user_budget", NO_BUDGETS),
-    unsupported("max_internal_user_budget", NO_BUDGETS),
-    unsupported("default_internal_user_params", NO_BUDGETS),
-    unsupported("default_key_generate_params", NO_BUDGETS),
-    unsupported("default_team_settings", NO_BUDGETS),
-    unsupported("key_generation_settings", NO_BUDGETS),
-    unsupported("upperbound_key_generate_params", NO_BUDGETS),
+    unsupported("cache_params", "Remove it: answers are never cached; Redis is written under `general_settings`"),
+    unsupported("timezone", "Write `general_settings.budget_time_zone`"),
+    unsupported("budget_exceeded_status_code", "Remove it: a budget that is used up answers 400, which no SDK repeats"),
+    unsupported("max_end_user_budget", NO_DEFAULTS),
+    unsupported("max_internal_user_budget", NO_DEFAULTS),
+    unsupported("default_internal_user_params", NO_DEFAULTS),
+    unsupported("default_key_generate_params", NO_DEFAULTS),
+    unsupported("default_team_settings", NO_DEFAULTS),
+    unsupported("key_generation_settings", AT_CREATION),
+    unsupported("upperbound_key_generate_params", AT_CREATION),
     unsupported("fallbacks", NO_FALLBACKS),
     unsupported("default_fallbacks", NO_FALLBACKS),
     unsupported("context_window_fallbacks", NO_FALLBACKS),
@@ -256,43 +267,67 @@ pub(super) const GENERAL: &[Key] = &[
     active("shutdown_timeout"),
     active("request_log"),
     active("operation_prices"),
+    active("store_path"),
+    active("redis_url"),
+    active("database_url"),
+    active("redis_host"),
+    active("redis_port"),
+    active("redis_startup_nodes"),
+    active("redis_sentinel_nodes"),
+    active("redis_service_name"),
+    active("redis_username"),
+    active("redis_password"),
+    active("redis_db"),
+    active("redis_ssl"),
+    active("redis_ca_file"),
+    active("redis_namespace"),
+    active("redis_connect_timeout"),
+    active("redis_timeout"),
+    active("budget_time_zone"),
+    active("unpriced"),
+    active("unknown_usage"),
+    active("on_low_budget"),
+    active("drain_timeout"),
+    active("drain_max_mb"),
+    active("budget_slice_max"),
+    active("global_max_parallel_requests"),
+    active("soft_budget_webhook_url"),
+    active("metric_names_max"),
+    active("maximum_spend_logs_retention_period"),
+    active("user_header_name"),
+    active("tag_header_name"),
+    active("user_api_key_cache_max_size"),
     ignored("dangerously_permit_weak_or_unset_master_key", "a weak key is warned of; for none see --allow-anonymous"),
-    ignored("disable_spend_logs", "there is no spend table; `request_log: off` turns the request log off"),
+    ignored("disable_spend_logs", "what budgets are charged is always written down"),
     unsupported("admin_listen", "Remove it: probes and metrics are served on the one listener"),
-    unsupported("redis_url", NO_STORE),
-    unsupported("store_path", NO_STORE),
-    unsupported("database_url", NO_STORE),
-    unsupported("database_connection_pool_limit", NO_STORE),
-    unsupported("database_connection_timeout", NO_STORE),
-    unsupported("coordination_redis", NO_STORE),
-    unsupported("use_redis_transaction_buffer", NO_STORE),
-    unsupported("proxy_batch_write_at", NO_STORE),
-    unsupported("store_model_in_db", NO_STORE),
-    unsupported("store_prompts_in_spend_logs", NO_STORE),
-    unsupported("maximum_spend_logs_retention_period", NO_STORE),
-    unsupported("user_api_key_cache_max_size", NO_STORE),
-    unsupported("fail_closed_budget_enforcement", NO_BUDGETS),
-    unsupported("fail_closed_rate_limit_enforcement", NO_BUDGETS),
-    unsupported("max_parallel_requests", NO_BUDGETS),
-    unsupported("global_max_parallel_requests", NO_BUDGETS),
-    unsupported("max_in_flight_requests_per_worker", NO_BUDGETS),
-    unsupported("max_queued_requests_per_worker", NO_BUDGETS),
-    unsupported("admission_queue_timeout_seconds", NO_BUDGETS),
+    ignored("fail_closed_budget_enforcement", ALWAYS_CLOSED),
+    ignored("fail_closed_rate_limit_enforcement", ALWAYS_CLOSED),
+    unsupported("redis_sentinel_password", "Remove it: sentinels that ask for a password are given `redis_password`"),
+    unsupported("database_connection_pool_limit", NO_DATABASE),
+    unsupported("database_connection_timeout", NO_DATABASE),
+    unsupported("coordination_redis", "Write `redis_url` or `redis_host` in its place"),
+    unsupported("use_redis_transaction_buffer", "Remove it: every call is booked by itself"),
+    unsupported("proxy_batch_write_at", "Remove it: every call is booked at once"),
+    unsupported("store_model_in_db", "Remove it: models are those of `model_list`"),
+    unsupported("store_prompts_in_spend_logs", "Remove it: messages are never stored"),
+    unsupported("max_parallel_requests", "Write `global_max_parallel_requests`, or limit keys"),
+    unsupported("max_in_flight_requests_per_worker", NO_QUEUE),
+    unsupported("max_queued_requests_per_worker", NO_QUEUE),
+    unsupported("admission_queue_timeout_seconds", NO_QUEUE),
     unsupported("max_response_size_mb", "Remove it: answers stream through and are not held"),
     unsupported("pass_through_request_timeout", "Use `dheera_ai_settings.request_timeout`"),
     unsupported("pass_through_endpoints", "Remove it: only Bedrock is served"),
-    unsupported("disable_bedrock_agent_runtime_passthrough", NO_ACCESS),
-    unsupported("custom_auth", NO_ACCESS),
-    unsupported("custom_auth_run_common_checks", NO_ACCESS),
-    unsupported("allowed_routes", NO_ACCESS),
-    unsupported("public_routes", NO_ACCESS),
-    unsupported("admin_only_routes", NO_ACCESS),
-    unsupported("allowed_ips", NO_ACCESS),
-    unsupported("enable_jwt_auth", NO_ACCESS),
-    unsupported("enforce_user_param", NO_ACCESS),
+    unsupported("disable_bedrock_agent_runtime_passthrough", NO_ROUTES),
+    unsupported("custom_auth", NO_AUTH),
+    unsupported("custom_auth_run_common_checks", NO_AUTH),
+    unsupported("allowed_routes", NO_ROUTES),
+    unsupported("public_routes", NO_ROUTES),
+    unsupported("admin_only_routes", NO_ROUTES),
+    unsupported("allowed_ips", "Remove it: let the network decide who reaches the port"),
+    unsupported("enable_jwt_auth", NO_AUTH),
+    unsupported("enforce_user_param", "Remove it: a call without an end user counts on its key alone"),
     unsupported("infer_model_from_keys", REMOVE),
     unsupported("litellm_key_header_name", "Remove it: see the documentation for the headers that carry a key"),
-    unsupported("user_header_name", NO_ACCESS),
     unsupported("key_management_system", "Remove it: secrets come from `os.environ/NAME`"),
     unsupported("key_management_settings", "Remove it: secrets come from `os.environ/NAME`"),
     unsupported("alerting", NO_ALERTS),
@@ -300,9 +335,12 @@ pub(super) const GENERAL: &[Key] = &[
     unsupported("alert_types", NO_ALERTS),
     unsupported("background_health_checks", REMOVE),
     unsupported("health_check_interval", REMOVE),
-    unsupported("cancel_on_disconnect", REMOVE),
+    unsupported("cancel_on_disconnect", "Write `drain_timeout: 0` to stop reading when a client goes away"),
     unsupported("completion_model", "Remove it: the path of each request names the model"),
 ];
+
+/// A server of `redis_startup_nodes` or `redis_sentinel_nodes`.
+pub(super) const REDIS_NODE: &[Key] = &[active("host"), active("port")];
 
 /// Each section by the path an operator knows it by, for "that key belongs in …".
 pub(super) const SECTIONS: &[(&str, &[Key])] = &[

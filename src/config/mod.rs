@@ -1,7 +1,7 @@
 //! The configuration the rest of the program sees: validated, immutable, without serde.
 //!
 //! `yaml.rs` reads text into a tree with places, `known_keys.rs` lists every key, `section.rs` checks keys and reads
-//! values, `raw.rs` is the only place that knows the YAML shape, `resolve/` turns it into this, `problem.rs` tells
+//! values, `raw/` is the only place that knows the YAML shape, `resolve/` turns it into this, `problem.rs` tells
 //! every mistake with its place and remedy, `secrets.rs` is where environment variables are read, `defaults.rs` holds
 //! every default with its reason, `show.rs` prints a configuration without its secrets.
 
@@ -11,7 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 use crate::aws::operation::Service;
+use crate::budget::limit::LimitSet;
 use crate::price::book::{PriceBook, PriceOverride};
 use crate::types::ids::{DeploymentId, ModelId, ModelName, Region};
 use crate::types::money::NanoUsd;
@@ -24,6 +27,7 @@ pub mod load;
 mod model_form;
 pub mod problem;
 mod raw;
+mod redis_url;
 mod resolve;
 pub mod secrets;
 mod section;
@@ -44,6 +48,9 @@ pub struct Config {
     pub price_book: Arc<PriceBook>,
     /// Price of one call of an operation that reports no usage, by operation name (`RetrieveAndGenerate`).
     pub operation_prices: BTreeMap<String, NanoUsd>,
+    /// Where keys, budgets and the spend log are kept; `None` without a master key, because then there are no keys.
+    pub store: Option<Store>,
+    pub budgets: Budgets,
     /// The `AWS_*` entries of `environment_variables`. The AWS credential chain reads variables by itself and must see
     /// these before the process's own; every other variable was followed while the configuration was read.
     pub environment: BTreeMap<String, Secret>,
@@ -232,4 +239,98 @@ pub enum RequestLog {
     Stdout,
     File(PathBuf),
     Off,
+}
+
+/// Where keys, budgets and the spend log are kept.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// In a file of `Budgets::state_directory`, by this process alone.
+    Embedded,
+    /// Shared by several replicas.
+    Redis(Box<Redis>),
+}
+
+/// How to reach Redis.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    pub topology: RedisTopology,
+    pub tls: bool,
+    /// Certificates trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// An ACL user; `None` is Redis's `default`.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// 0 with a cluster.
+    pub database: i64,
+    /// Before every key of ours, as the hash tag of a cluster: `{dheera_ai}:…`.
+    pub namespace: String,
+    pub connect_timeout: Duration,
+    /// For the answer to one command.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedisTopology {
+    Single(HostPort),
+    /// Sentinels that know which server is the master of this name.
+    Sentinel {
+        sentinels: Vec<HostPort>,
+        master_name: String,
+    },
+    /// Nodes from which the others are found.
+    Cluster(Vec<HostPort>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
+}
+
+/// How budgets are kept.
+#[derive(Debug, Clone)]
+pub struct Budgets {
+    /// The embedded store and the journal of what is not yet in the store.
+    pub state_directory: PathBuf,
+    /// For everybody together, the master key included (`max_budget`, `budget_duration` … of the settings).
+    pub global: LimitSet,
+    /// Where days, weeks and months begin.
+    pub time_zone: TimeZone,
+    /// What a key with a budget may call of models without a price: nothing, unless this is set.
+    pub allow_unpriced: bool,
+    pub unknown_usage: UnknownUsage,
+    pub on_low_budget: OnLowBudget,
+    /// How long an answer is read on after its client went away, to learn what it cost.
+    pub drain_timeout: Duration,
+    pub drain_bytes_max: usize,
+    /// How long entries of the spend log are kept; daily sums are kept for ever.
+    pub spend_log_retention: Duration,
+    /// At most this is set aside by a replica for one key, so that its requests need not wait for Redis. Zero: never.
+    pub slice_max: NanoUsd,
+    /// Told once a period when a soft budget is reached.
+    pub soft_budget_webhook: Option<Secret>,
+    /// Keys, teams … that have metrics of their own, each.
+    pub metric_names_max: usize,
+    /// Headers, lower case, first present wins.
+    pub end_user_headers: Vec<String>,
+    pub tag_headers: Vec<String>,
+    /// Keys, teams … held in memory.
+    pub cache_entries_max: usize,
+}
+
+/// What a call costs a budget whose usage was never stated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownUsage {
+    /// All that was reserved.
+    Reservation,
+    /// The bound of its input and the output that was seen.
+    Estimate,
+}
+
+/// What becomes of a stream whose upper bound does not fit into what is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLowBudget {
+    /// It begins with what is affordable, reserves more as it grows, and ends with an exception when there is no more.
+    Extend,
+    Refuse,
 }

@@ -10,6 +10,9 @@ use std::time::Duration;
 use super::known_keys::{Key, SECTIONS, Status};
 use super::problem::{At, Findings, Located, Origin, nearest};
 use super::secrets::{Environment, is_variable_name, reference};
+use crate::budget::command::AMOUNT_MAX;
+use crate::budget::period::Period;
+use crate::types::money::{NanoUsd, RateError};
 use crate::types::secret::Secret;
 use crate::yaml::{Content, Entry, Node, Place};
 
@@ -192,6 +195,59 @@ impl Reader<'_> {
         Some(Located { value: Duration::from_millis(ms), at: text.at.clone() })
     }
 
+    /// Dollars, exactly, up to what one account may hold.
+    fn dollars(&mut self, text: &Text) -> Option<Located<NanoUsd>> {
+        let shown = text.value.expose().trim();
+        let what = match NanoUsd::from_usd(shown) {
+            Ok(value) if value <= AMOUNT_MAX => return Some(Located { value, at: text.at.clone() }),
+            Ok(_) | Err(RateError::TooLarge) => "is more than a budget may be",
+            Err(RateError::TooFine) => "has more than nine decimals",
+            Err(RateError::Negative) => "is negative",
+            Err(RateError::NotANumber) => "is not an amount of US dollars",
+        };
+        let what = format!("{} {what}", text.at.quote(shown));
+        let remedy = format!("Write dollars from 0 to {}, such as `100` or `0.25`", AMOUNT_MAX.0 / 1_000_000_000);
+        self.findings.problem(&text.at, what, remedy);
+        None
+    }
+
+    fn period(&mut self, text: &Text) -> Option<Located<Period>> {
+        let shown = text.value.expose().trim();
+        match Period::parse(shown) {
+            Ok(value) => Some(Located { value, at: text.at.clone() }),
+            Err(error) => {
+                // Its text ends with what to write, after a colon.
+                let error = error.to_string();
+                let what = format!("{} {}", text.at.quote(shown), error.split(':').next().unwrap_or_default());
+                self.findings.problem(&text.at, what, "Write a number and a unit, such as `24h`, `7d` or `1mo`");
+                None
+            }
+        }
+    }
+
+    /// A span of time as a number and a unit, from an hour to ten years.
+    fn span(&mut self, text: &Text) -> Option<Located<Duration>> {
+        let shown = text.value.expose().trim();
+        if let Some(value) = span(shown).filter(|span| (SPAN_MIN..=SPAN_MAX).contains(span)) {
+            return Some(Located { value, at: text.at.clone() });
+        }
+        let what = format!("{} is not a span of time from an hour to ten years", text.at.quote(shown));
+        self.findings.problem(&text.at, what, "Write a number and a unit (h, d, w, mo), such as `90d`");
+        None
+    }
+
+    /// One of a few words.
+    fn choice<T: Copy>(&mut self, text: &Text, words: &[(&str, T)]) -> Option<Located<T>> {
+        let shown = text.value.expose().trim();
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == shown) {
+            return Some(Located { value: *value, at: text.at.clone() });
+        }
+        let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        let what = format!("{} is not one of the words for this key", text.at.quote(shown));
+        self.findings.problem(&text.at, what, format!("Write {}", known.join(" or ")));
+        None
+    }
+
     pub(super) fn switch(&mut self, text: &Text) -> Option<Located<bool>> {
         let shown = text.value.expose().trim();
         let value = match shown {
@@ -240,6 +296,40 @@ impl<'n> Section<'n> {
         reader.seconds(&text)
     }
 
+    /// As [`Self::seconds`], and zero.
+    pub(super) fn seconds_or_zero(&self, reader: &mut Reader<'_>, name: &str) -> Option<Located<Duration>> {
+        let text = self.text(reader, name)?;
+        if milliseconds(text.value.expose().trim()) == Some(0) {
+            return Some(Located { value: Duration::ZERO, at: text.at });
+        }
+        reader.seconds(&text)
+    }
+
+    pub(super) fn dollars(&self, reader: &mut Reader<'_>, name: &str) -> Option<Located<NanoUsd>> {
+        let text = self.text(reader, name)?;
+        reader.dollars(&text)
+    }
+
+    pub(super) fn period(&self, reader: &mut Reader<'_>, name: &str) -> Option<Located<Period>> {
+        let text = self.text(reader, name)?;
+        reader.period(&text)
+    }
+
+    pub(super) fn span(&self, reader: &mut Reader<'_>, name: &str) -> Option<Located<Duration>> {
+        let text = self.text(reader, name)?;
+        reader.span(&text)
+    }
+
+    pub(super) fn choice<T: Copy>(
+        &self,
+        reader: &mut Reader<'_>,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Option<Located<T>> {
+        let text = self.text(reader, name)?;
+        reader.choice(&text, words)
+    }
+
     pub(super) fn switch(&self, reader: &mut Reader<'_>, name: &str) -> Option<Located<bool>> {
         let text = self.text(reader, name)?;
         reader.switch(&text)
@@ -269,9 +359,48 @@ fn milliseconds(text: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(thousandths)
 }
 
+const SPAN_MIN: Duration = Duration::from_hours(1);
+const SPAN_MAX: Duration = Duration::from_hours(24 * 366 * 10);
+
+/// `90d` as time. A month is the longest there is, so that what is kept for a month is never missing on its last day.
+fn span(text: &str) -> Option<Duration> {
+    let (count, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit())?);
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        "mo" => 31 * 86_400,
+        _ => return None,
+    };
+    Some(Duration::from_secs(count.parse::<u64>().ok()?.checked_mul(seconds)?))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::milliseconds;
+    use super::*;
+
+    #[test]
+    fn spans_are_read_in_every_unit() {
+        for (text, expected) in [
+            ("90d", Some(90 * 86_400)),
+            ("2w", Some(14 * 86_400)),
+            ("1mo", Some(31 * 86_400)),
+            ("36h", Some(129_600)),
+            ("90m", Some(5_400)),
+            ("3600s", Some(3_600)),
+            ("90", None),
+            ("d", None),
+            ("1y", None),
+            ("1.5d", None),
+            ("-1d", None),
+            ("99999999999999999999d", None),
+            ("999999999999999999w", None),
+        ] {
+            assert_eq!(span(text).map(|span| span.as_secs()), expected, "{text}");
+        }
+    }
 
     #[test]
     fn seconds_are_read_without_a_float() {

@@ -6,7 +6,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{Config, Credentials, Deployment, Endpoint, RequestLog};
+use super::{
+    Config, Credentials, Deployment, Endpoint, HostPort, OnLowBudget, Redis, RedisTopology, RequestLog, Store,
+    UnknownUsage,
+};
 use crate::price::book::{Query, Surface};
 
 const REDACTED: &str = "\"[redacted]\"";
@@ -20,6 +23,15 @@ pub fn to_yaml(config: &Config) -> String {
     yaml.line(0, "dheera_ai_settings:");
     yaml.pair(1, "request_timeout", seconds(config.direct.timeout));
     yaml.pair(1, "require_auth_for_metrics_endpoint", config.access.require_auth_for_metrics);
+    let global = &config.budgets.global;
+    for (key, amount) in [("max_budget", global.max_budget), ("soft_budget", global.soft_budget)] {
+        if let Some(amount) = amount {
+            yaml.pair(1, key, amount.to_usd_number());
+        }
+    }
+    if let Some(period) = &global.budget_duration {
+        yaml.pair(1, "budget_duration", quoted(&period.to_string()));
+    }
     yaml.line(0, "router_settings:");
     yaml.pair(1, "routing_strategy", "simple-shuffle");
     yaml.pair(1, "num_retries", config.router.num_retries);
@@ -74,6 +86,82 @@ fn general(config: &Config, yaml: &mut Yaml) {
             yaml.pair(2, operation, quoted(&price.to_string()));
         }
     }
+    budgets(config, yaml);
+}
+
+fn budgets(config: &Config, yaml: &mut Yaml) {
+    let budgets = &config.budgets;
+    match &config.store {
+        None => yaml.line(1, "# no master key: no virtual keys, no budgets"),
+        Some(Store::Embedded) => yaml.line(1, "# keys and budgets: in store_path, by this process alone"),
+        Some(Store::Redis(settings)) => {
+            yaml.line(1, "# keys and budgets: in Redis; store_path holds the journal");
+            redis(settings, yaml);
+        }
+    }
+    yaml.pair(1, "store_path", quoted(&budgets.state_directory.display().to_string()));
+    yaml.pair(1, "budget_time_zone", quoted(budgets.time_zone.iana_name().unwrap_or("UTC")));
+    yaml.pair(1, "unpriced", if budgets.allow_unpriced { "allow" } else { "refuse" });
+    let unknown_usage = match budgets.unknown_usage {
+        UnknownUsage::Reservation => "reservation",
+        UnknownUsage::Estimate => "estimate",
+    };
+    yaml.pair(1, "unknown_usage", unknown_usage);
+    let on_low_budget = match budgets.on_low_budget {
+        OnLowBudget::Extend => "extend",
+        OnLowBudget::Refuse => "refuse",
+    };
+    yaml.pair(1, "on_low_budget", on_low_budget);
+    yaml.pair(1, "drain_timeout", seconds(budgets.drain_timeout));
+    yaml.pair(1, "drain_max_mb", budgets.drain_bytes_max / (1024 * 1024));
+    yaml.pair(1, "budget_slice_max", budgets.slice_max.to_usd_number());
+    if let Some(count) = budgets.global.max_parallel_requests {
+        yaml.pair(1, "global_max_parallel_requests", count);
+    }
+    if budgets.soft_budget_webhook.is_some() {
+        yaml.pair(1, "soft_budget_webhook_url", REDACTED);
+    }
+    yaml.pair(1, "metric_names_max", budgets.metric_names_max);
+    let hours = budgets.spend_log_retention.as_secs() / 3_600;
+    let retention = if hours.is_multiple_of(24) { format!("{}d", hours / 24) } else { format!("{hours}h") };
+    yaml.pair(1, "maximum_spend_logs_retention_period", retention);
+    yaml.line(1, &format!("# headers that name the end user: {}", budgets.end_user_headers.join(", ")));
+    yaml.line(1, &format!("# headers that carry tags: {}", budgets.tag_headers.join(", ")));
+    yaml.pair(1, "user_api_key_cache_max_size", budgets.cache_entries_max);
+}
+
+fn redis(redis: &Redis, yaml: &mut Yaml) {
+    let nodes = |yaml: &mut Yaml, key: &str, nodes: &[HostPort]| {
+        yaml.line(1, &format!("{key}:"));
+        for HostPort { host, port } in nodes {
+            yaml.line(2, &format!("- {{host: {}, port: {port}}}", quoted(host)));
+        }
+    };
+    match &redis.topology {
+        RedisTopology::Single(HostPort { host, port }) => {
+            yaml.pair(1, "redis_host", quoted(host));
+            yaml.pair(1, "redis_port", port);
+        }
+        RedisTopology::Sentinel { sentinels, master_name } => {
+            nodes(yaml, "redis_sentinel_nodes", sentinels);
+            yaml.pair(1, "redis_service_name", quoted(master_name));
+        }
+        RedisTopology::Cluster(startup) => nodes(yaml, "redis_startup_nodes", startup),
+    }
+    if let Some(username) = &redis.username {
+        yaml.pair(1, "redis_username", quoted(username));
+    }
+    if redis.password.is_some() {
+        yaml.pair(1, "redis_password", REDACTED);
+    }
+    yaml.pair(1, "redis_db", redis.database);
+    yaml.pair(1, "redis_ssl", redis.tls);
+    if let Some(path) = &redis.ca_file {
+        yaml.pair(1, "redis_ca_file", quoted(&path.display().to_string()));
+    }
+    yaml.pair(1, "redis_namespace", quoted(&redis.namespace));
+    yaml.pair(1, "redis_connect_timeout", seconds(redis.connect_timeout));
+    yaml.pair(1, "redis_timeout", seconds(redis.timeout));
 }
 
 /// What comes from the environment and has no key of its own.
@@ -186,6 +274,31 @@ pub fn summary(config: &Config) -> String {
     let any = ["(any other)", "direct", "as requested", config.direct.region.as_str(), direct, "by id"];
     rows.push(any.map(str::to_owned));
     table(&rows)
+}
+
+/// Where keys and budgets are kept, in a sentence.
+#[must_use]
+pub fn store(config: &Config) -> String {
+    let directory = config.budgets.state_directory.display();
+    let redis = match &config.store {
+        None => return "No virtual keys and no budgets: there is no master key.".to_owned(),
+        Some(Store::Embedded) => return format!("Keys and budgets are kept in {directory}, by this process alone."),
+        Some(Store::Redis(redis)) => redis,
+    };
+    let server = |HostPort { host, port }: &HostPort| {
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    };
+    let servers = match &redis.topology {
+        RedisTopology::Single(single) => server(single),
+        RedisTopology::Sentinel { sentinels, master_name } => {
+            let sentinels: Vec<String> = sentinels.iter().map(server).collect();
+            format!("{master_name}, by the sentinels {}", sentinels.join(", "))
+        }
+        RedisTopology::Cluster(nodes) => {
+            format!("the cluster of {}", nodes.iter().map(server).collect::<Vec<_>>().join(", "))
+        }
+    };
+    format!("Keys and budgets are kept in Redis at {servers}; the journal in {directory}.")
 }
 
 /// Whether what the deployment serves can be priced. An override counts: it need not name every dimension.

@@ -1,26 +1,77 @@
-//! Finds the caller's key wherever a client can put it, and compares it without telling how much of it was right.
+//! Finds the caller's key wherever a client can put it, and proves it without telling how much of it was right.
 //!
 //! Places, first that is present wins: `x-dheera-ai-api-key`, `x-litellm-api-key`, `Authorization` (Bearer, Basic, or
 //! the access key id of a SigV4 header, for SDKs that send nothing else), `api-key`, `x-api-key`,
 //! `litellm_user_api_key`. A client's SigV4
-//! signature is not verified: the access key id *is* the key here.
+//! signature is not verified: the access key id *is* the key here. What may be called is `policy`'s business.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::record::Record;
+use super::register::{Profile, Register, Unreachable};
+use super::secret_key;
+use crate::aws::error_body::ErrorType;
 use crate::config::Access;
+use crate::store::Kind;
 
 /// Longer keys are refused before anything is computed.
 const KEY_BYTES_MAX: usize = 512;
 
 /// A caller that proved who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Caller {
     /// Holds the master key.
     Master,
     /// Anyone, where no master key is configured.
     Anonymous,
+    /// Holds a virtual key.
+    Key(Arc<Holder>),
+}
+
+/// A virtual key and all whose rules it is under.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    pub key: Profile,
+    pub team: Option<Profile>,
+    pub user: Option<Profile>,
+}
+
+impl Holder {
+    /// The records whose rules hold together: key, team, user.
+    pub fn profiles(&self) -> impl Iterator<Item = (Part, &Profile)> {
+        let of = |part: Part, profile: &'_ Option<Profile>| profile.as_ref().map(|_| part);
+        let parts = [Some(Part::Key), of(Part::Team, &self.team), of(Part::User, &self.user)];
+        let profiles = [Some(&self.key), self.team.as_ref(), self.user.as_ref()];
+        parts.into_iter().zip(profiles).filter_map(|(part, profile)| Some((part?, profile?)))
+    }
+
+    /// The records themselves, in the same order.
+    pub fn records(&self) -> impl Iterator<Item = (Part, &Record)> {
+        self.profiles().map(|(part, profile)| (part, &*profile.record))
+    }
+}
+
+/// Whose rule it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Key,
+    Team,
+    User,
+}
+
+impl Part {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Team => "team",
+            Self::User => "user",
+        }
+    }
 }
 
 /// Why there is no caller.
@@ -29,15 +80,40 @@ pub enum Denied {
     Missing,
     Malformed,
     Unknown,
+    Expired,
+    Blocked(Part),
+    /// The key belongs to a team or user that does not exist any more: its limits are not known.
+    Orphaned(Part),
+    /// Whether the key is valid could not be found out.
+    StoreUnavailable,
 }
 
 impl Caller {
     /// Its name in records.
     #[must_use]
-    pub const fn alias(self) -> &'static str {
+    pub fn alias(&self) -> &str {
         match self {
             Self::Master => "master",
             Self::Anonymous => "anonymous",
+            Self::Key(holder) => holder.key.record.alias.as_deref().unwrap_or(&holder.key.record.id),
+        }
+    }
+
+    /// Its name in accounts and in the spend log: `master`, `anonymous`, or the `key_id`.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Master => "master",
+            Self::Anonymous => "anonymous",
+            Self::Key(holder) => &holder.key.record.id,
+        }
+    }
+
+    #[must_use]
+    pub fn holder(&self) -> Option<&Holder> {
+        match self {
+            Self::Key(holder) => Some(holder),
+            Self::Master | Self::Anonymous => None,
         }
     }
 }
@@ -50,6 +126,21 @@ impl Denied {
             Self::Missing => "key_missing",
             Self::Malformed => "key_malformed",
             Self::Unknown => "key_unknown",
+            Self::Expired => "key_expired",
+            Self::Blocked(Part::Key) => "key_blocked",
+            Self::Blocked(Part::Team) => "team_blocked",
+            Self::Blocked(Part::User) => "user_blocked",
+            Self::Orphaned(_) => "key_orphaned",
+            Self::StoreUnavailable => "store_unavailable",
+        }
+    }
+
+    /// What kind of error the client gets.
+    #[must_use]
+    pub const fn error_type(self) -> ErrorType {
+        match self {
+            Self::StoreUnavailable => ErrorType::ServiceUnavailable,
+            _ => ErrorType::AccessDenied,
         }
     }
 
@@ -63,20 +154,60 @@ impl Denied {
             }
             Self::Malformed => "The API key could not be read. Send it as `Authorization: Bearer <key>`.",
             Self::Unknown => "The API key is not valid. Check it for typing mistakes, or ask the operator for a key.",
+            Self::Expired => {
+                "The API key has expired. Ask the operator for a new one, or to extend it with /key/update."
+            }
+            Self::Blocked(Part::Key) => {
+                "The API key is blocked. Ask the operator why; /key/unblock makes it valid again."
+            }
+            Self::Blocked(Part::Team) => {
+                "The team of this API key is blocked. Ask the operator why; /team/unblock makes its keys valid again."
+            }
+            Self::Blocked(Part::User) => {
+                "The user of this API key is blocked. Ask the operator why; /user/unblock makes the keys valid again."
+            }
+            Self::Orphaned(_) => {
+                "The team or user of this API key no longer exists. Ask the operator to give the key another one with \
+                 /key/update, or for a new key."
+            }
+            Self::StoreUnavailable => {
+                "The API key could not be checked, because the store of keys cannot be reached. Try again shortly."
+            }
         }
     }
 }
 
-/// Proves keys against the configuration.
+impl From<Unreachable> for Denied {
+    fn from(_: Unreachable) -> Self {
+        Self::StoreUnavailable
+    }
+}
+
+/// What a request presents, before it is known whether it is valid.
+#[derive(Debug, Clone)]
+pub struct Presented(Evidence);
+
+#[derive(Debug, Clone)]
+enum Evidence {
+    Nobody,
+    Master,
+    /// The digest of what has the form of a virtual key.
+    Digest(String),
+}
+
+/// Proves keys against the configuration and the register.
 #[derive(Debug)]
 pub struct Authenticator {
     master_sha256: Option<[u8; 32]>,
+    /// `None` where only the master key exists.
+    register: Option<Arc<Register>>,
 }
 
 impl Authenticator {
     #[must_use]
-    pub fn new(access: &Access) -> Self {
-        Self { master_sha256: access.master_key.as_ref().map(|key| Sha256::digest(key.expose().as_bytes()).into()) }
+    pub fn new(access: &Access, register: Option<Arc<Register>>) -> Self {
+        let master_sha256 = access.master_key.as_ref().map(|key| Sha256::digest(key.expose().as_bytes()).into());
+        Self { master_sha256, register }
     }
 
     /// Whether a key is needed at all.
@@ -85,18 +216,87 @@ impl Authenticator {
         self.master_sha256.is_none()
     }
 
-    /// Proves the caller of a request. `header` gives the first value of a header by its lower-case name.
+    /// Whether this text is the master key.
+    #[must_use]
+    pub fn is_master(&self, text: &str) -> bool {
+        // Comparing digests takes the same time wherever the keys differ, and whatever their lengths.
+        let sent: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        self.master_sha256.as_ref().is_some_and(|master| bool::from(sent.ct_eq(master)))
+    }
+
+    /// Proves the caller of a request. `header` gives the first value of a header by its lower-case name, `now_ms` is
+    /// the time of the store's clock in Unix milliseconds.
     ///
     /// # Errors
-    /// [`Denied`] when a key is needed and none, or a wrong one, was sent.
-    pub fn authenticate<'a>(&self, header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Caller, Denied> {
+    /// [`Denied`] when a key is needed and none, or one that is not valid, was sent.
+    pub async fn authenticate<'a>(
+        &self,
+        now_ms: u64,
+        header: impl Fn(&str) -> Option<&'a [u8]>,
+    ) -> Result<Caller, Denied> {
+        let presented = self.present(header)?;
+        self.prove(presented, now_ms).await
+    }
+
+    /// The first half of [`Self::authenticate`], for callers that cannot keep the headers until the store has answered.
+    ///
+    /// # Errors
+    /// [`Denied`] when a key is needed and what was sent can be none.
+    pub fn present<'a>(&self, header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Presented, Denied> {
         let Some(master) = &self.master_sha256 else {
-            return Ok(Caller::Anonymous);
+            return Ok(Presented(Evidence::Nobody));
         };
         let key = find_key(header)?;
         // Comparing digests takes the same time wherever the keys differ, and whatever their lengths.
         let sent: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        if bool::from(sent.ct_eq(master)) { Ok(Caller::Master) } else { Err(Denied::Unknown) }
+        if bool::from(sent.ct_eq(master)) {
+            Ok(Presented(Evidence::Master))
+        } else if self.register.is_some() && secret_key::is_well_formed(&key) {
+            Ok(Presented(Evidence::Digest(secret_key::hexadecimal(&sent))))
+        } else {
+            Err(Denied::Unknown)
+        }
+    }
+
+    /// The second half.
+    ///
+    /// # Errors
+    /// [`Denied`] when the key is not valid.
+    pub async fn prove(&self, presented: Presented, now_ms: u64) -> Result<Caller, Denied> {
+        match (presented.0, &self.register) {
+            (Evidence::Nobody, _) => Ok(Caller::Anonymous),
+            (Evidence::Master, _) => Ok(Caller::Master),
+            (Evidence::Digest(digest), Some(register)) => {
+                prove_key(register, &digest, now_ms).await.map(|holder| Caller::Key(Arc::new(holder)))
+            }
+            (Evidence::Digest(_), None) => Err(Denied::Unknown),
+        }
+    }
+}
+
+async fn prove_key(register: &Register, digest: &str, now_ms: u64) -> Result<Holder, Denied> {
+    let is_over = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms <= now_ms);
+    let secret = register.secret(digest).await?.ok_or(Denied::Unknown)?;
+    if is_over(secret.expires_at_ms) {
+        return Err(Denied::Expired);
+    }
+    let key = register.profile(Kind::Key, &secret.key_id).await?.ok_or(Denied::Unknown)?;
+    if is_over(key.record.expires_at_ms) {
+        return Err(Denied::Expired);
+    }
+    let team = member(register, Kind::Team, key.record.team_id.as_deref(), Part::Team).await?;
+    let user = member(register, Kind::User, key.record.user_id.as_deref(), Part::User).await?;
+    let holder = Holder { key, team, user };
+    if let Some((part, _)) = holder.records().find(|(_, record)| record.blocked) {
+        return Err(Denied::Blocked(part));
+    }
+    Ok(holder)
+}
+
+async fn member(register: &Register, kind: Kind, id: Option<&str>, part: Part) -> Result<Option<Profile>, Denied> {
+    match id {
+        None => Ok(None),
+        Some(id) => register.profile(kind, id).await?.map(Some).ok_or(Denied::Orphaned(part)),
     }
 }
 
@@ -171,71 +371,4 @@ fn strip_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::secret::Secret;
-
-    const KEY: &str = "sk-master-0123456789";
-
-    fn with_key() -> Authenticator {
-        Authenticator::new(&Access {
-            master_key: Some(Secret::new(KEY)),
-            allow_anonymous: false,
-            require_auth_for_metrics: true,
-        })
-    }
-
-    fn try_with(name: &'static str, value: &str) -> Result<Caller, Denied> {
-        with_key().authenticate(|asked| (asked == name).then_some(value.as_bytes()))
-    }
-
-    #[test]
-    fn the_key_is_found_in_every_place_a_client_can_put_it() {
-        let sigv4 = format!(
-            "AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/bedrock/aws4_request, SignedHeaders=host, Signature=00"
-        );
-        let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("user:{KEY}")));
-        for (name, value) in [
-            ("authorization", format!("Bearer {KEY}")),
-            ("authorization", format!("bearer  {KEY} ")),
-            ("authorization", sigv4),
-            ("authorization", basic),
-            ("x-dheera-ai-api-key", KEY.to_owned()),
-            ("x-dheera-ai-api-key", format!("Bearer {KEY}")),
-            ("x-litellm-api-key", KEY.to_owned()),
-            ("x-api-key", KEY.to_owned()),
-            ("api-key", KEY.to_owned()),
-            ("litellm_user_api_key", KEY.to_owned()),
-        ] {
-            assert_eq!(try_with(name, &value), Ok(Caller::Master), "{name}: {value}");
-        }
-    }
-
-    #[test]
-    fn everything_else_is_denied() {
-        for (name, value, denied) in [
-            ("authorization", "Bearer sk-master-012345678", Denied::Unknown),
-            ("authorization", "Bearer sk-master-0123456789x", Denied::Unknown),
-            ("authorization", "Bearer ", Denied::Missing),
-            ("authorization", KEY, Denied::Malformed),
-            ("authorization", "AWS4-HMAC-SHA256 Credential=x", Denied::Malformed),
-            ("authorization", "AWS4-HMAC-SHA256 Credential=a/b/c/d/aws4_request", Denied::Unknown),
-            ("authorization", "Basic !!!", Denied::Malformed),
-            ("authorization", "Digest x", Denied::Malformed),
-            ("x-api-key", "", Denied::Missing),
-            ("x-api-key", "a\u{1}b", Denied::Malformed),
-            ("cookie", KEY, Denied::Missing),
-        ] {
-            assert_eq!(try_with(name, value), Err(denied), "{name}: {value}");
-        }
-        assert_eq!(try_with("authorization", &"x".repeat(10_000)), Err(Denied::Malformed));
-    }
-
-    #[test]
-    fn without_a_master_key_anyone_is_anonymous() {
-        let open =
-            Authenticator::new(&Access { master_key: None, allow_anonymous: false, require_auth_for_metrics: true });
-        assert_eq!(open.authenticate(|_| None), Ok(Caller::Anonymous));
-        assert_eq!(open.authenticate(|_| Some(b"Bearer whatever")), Ok(Caller::Anonymous));
-    }
-}
+mod tests;

@@ -312,6 +312,11 @@ impl Price {
         }
     }
 
+    /// The lengths of a prompt, in tokens, above which other rates apply; ascending.
+    pub fn long_context_thresholds(&self) -> impl Iterator<Item = u64> + '_ {
+        self.above.iter().map(|(threshold, _)| *threshold)
+    }
+
     /// Whether the model draws images, which AWS bills by the image alone: neither prompt nor answer tokens.
     #[must_use]
     pub fn draws_images(&self) -> bool {

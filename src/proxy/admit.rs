@@ -1,25 +1,32 @@
-//! May this request go to Bedrock? Route, then key, then body, then model: each step only with what the step before
-//! has proved, and a refusal in AWS's form at the first that fails.
+//! May this request go to Bedrock? Route, then key, then body, then model, then money: each step only with what the step
+//! before has proved, and a refusal in AWS's form at the first that fails.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
 use super::body::{self, RequestBody};
+use super::booking::{self, Asked, Attribution, not_allowed};
 use super::call::{self, BodyMember, Call, ModelPlace};
 use super::context::{Admitted, RequestContext, Stage};
 use super::replay::{Body, Shared, Slot};
-use super::{Gateway, LocalRequest, respond, sign};
+use super::{Gateway, LocalRequest, reserve, respond, sign};
 use crate::aws::endpoint;
 use crate::aws::error_body::ErrorType;
-use crate::aws::operation::Streaming;
+use crate::aws::operation::{Metering, Streaming};
 use crate::aws::route::{self, Found, RequestTarget, RouteError};
+use crate::config::Limits;
 use crate::deployment::fleet::Group;
-use crate::error::Failure;
+use crate::error::{Failure, Fault};
+use crate::keys::authenticate::{Caller, Denied};
+use crate::keys::policy::{self, Question};
 use crate::usage::RequestFacts;
+
+/// Requests to the proxy's own pages are small.
+const OWN_BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// What became of the request.
 pub(super) enum Admission {
@@ -39,10 +46,9 @@ pub(super) async fn admit(
     body::check_framing(downstream)?;
     let target = raw_target(downstream)?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    if let Some(answer) = (gateway.local)(&LocalRequest::new(path, downstream.req_header())) {
-        ctx.record.reason = Some("local");
-        respond::local(session, ctx, answer).await;
-        return Ok(Admission::Answered);
+    if gateway.local.owns(path) {
+        let (path, query) = (path.to_owned(), query.to_owned());
+        return own(gateway, session, ctx, path, query).await;
     }
 
     check_query(query)?;
@@ -50,15 +56,13 @@ pub(super) async fn admit(
     let amz_target = only_header(downstream, "x-amz-target")?;
     let request = RequestTarget { method: method.as_str(), path, amz_target: amz_target.as_deref() };
     let found = route::find(&request).map_err(|error| no_route(&error))?;
-    let caller = gateway
-        .authenticator
-        .authenticate(|name| downstream.req_header().headers.get(name).map(http::HeaderValue::as_bytes))
-        .map_err(|denied| Failure::client(denied.reason(), ErrorType::AccessDenied, denied.message()))?;
+    let caller = authenticate(gateway, downstream).await?;
     ctx.record.key_alias = Some(caller.alias().to_owned());
-    ctx.record.end_user = end_user(downstream);
+    ctx.record.key_id = caller.holder().map(|_| caller.id().to_owned());
     note(ctx, &found);
     if let Found::Route(route) = &found {
         sign::check_passing_headers(&downstream.req_header().headers, route.operation)?;
+        policy::allow_operation(&caller, route.operation, path).map_err(not_allowed)?;
     }
 
     let bidirectional = matches!(&found, Found::Route(route) if route.operation.streaming == Streaming::Bidirectional);
@@ -78,13 +82,63 @@ pub(super) async fn admit(
     let call = Call::new(&route, query);
     ctx.record.service = Some(call.operation.service.endpoint_prefix());
     ctx.record.operation = Some(call.operation.name);
-    let (group, model_id) = resolve(gateway, &call, &mut body)?;
+    let (group, model_id) = resolve(gateway, &caller, &call, &mut body)?;
     ctx.record.model_name = model_name(&group, model_id.as_deref());
+    policy::allow(&caller, &Question { operation: call.operation, path, model_name: ctx.record.model_name.as_deref() })
+        .map_err(not_allowed)?;
+    let resolved = Resolved { caller, call, group, model_id, body, read };
+    afford(gateway, session, ctx, resolved).await?;
+    Ok(Admission::Proceed)
+}
+
+/// A request whose caller may make it, as far as rules go.
+struct Resolved {
+    caller: Caller,
+    call: Call,
+    group: Arc<Group>,
+    model_id: Option<String>,
+    body: RequestBody,
+    read: Instant,
+}
+
+/// Sets money aside for the request and puts the replaying session in its place.
+async fn afford(
+    gateway: &Gateway,
+    session: &mut Session,
+    ctx: &mut RequestContext,
+    resolved: Resolved,
+) -> Result<(), Failure> {
+    let Resolved { caller, call, group, model_id, mut body, read } = resolved;
     let metering = call.operation.metering;
     let priced = priced_id(&group, model_id);
     let seen = if RequestFacts::need_body(metering, priced.as_deref()) { body.contiguous() } else { Bytes::new() };
     let facts = RequestFacts::read(metering, priced.as_deref(), &seen);
+    let whose = {
+        // Only a body that is here may say for whom it is.
+        let seen = if metering == Metering::Free { Bytes::new() } else { body.contiguous() };
+        Attribution::find(gateway, session.as_downstream(), &caller, metering, &seen).await?
+    };
+    ctx.record.end_user.clone_from(&whose.end_user);
+    ctx.record.tags.clone_from(&whose.tags);
+    let group = whose.allowed(&caller, group)?;
+    let asked = Asked {
+        caller: &caller,
+        attribution: &whose,
+        call: &call,
+        group: &group,
+        facts: &facts,
+        model_name: ctx.record.model_name.as_deref(),
+    };
+    let headers = &session.as_downstream().req_header().headers;
+    let mut booking = booking::book(gateway, ctx, &asked, headers, &mut body)?;
     let shared = Arc::new(Shared::default());
+    if let Some(drain) = gateway.drain().filter(|_| metering != Metering::Free) {
+        shared.drain(drain);
+    }
+    if let Some(booking) = &mut booking {
+        reserve::reserve(gateway, booking, &shared).await?;
+    }
+    let bidirectional = call.operation.streaming == Streaming::Bidirectional;
     let passing = if bidirectional { Body::Live } else { Body::Replay(body.chunks.clone(), 0) };
     ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), passing, Arc::clone(&shared)));
     ctx.stage = Stage::Admitted(Box::new(Admitted {
@@ -98,9 +152,46 @@ pub(super) async fn admit(
         facts,
         shared,
         read,
+        booking,
+        spoiled: false,
         again: None,
     }));
-    Ok(Admission::Proceed)
+    Ok(())
+}
+
+/// Answers a path of the proxy's own.
+async fn own(
+    gateway: &Gateway,
+    session: &mut Session,
+    ctx: &mut RequestContext,
+    path: String,
+    query: String,
+) -> Result<Admission, Failure> {
+    ctx.record.reason = Some("local");
+    let downstream = session.as_downstream_mut();
+    let limits =
+        Limits { body_bytes_max: gateway.limits.body_bytes_max.min(OWN_BODY_BYTES_MAX), ..gateway.limits.clone() };
+    let body = body::read(downstream, &limits, &gateway.room).await?.contiguous();
+    let header = downstream.req_header();
+    let request =
+        LocalRequest { method: header.method.to_string(), path, query, headers: header.headers.clone(), body };
+    let answer = gateway.local.answer(request).await;
+    respond::local(session, ctx, answer).await;
+    Ok(Admission::Answered)
+}
+
+async fn authenticate(gateway: &Gateway, session: &ServerSession) -> Result<Caller, Failure> {
+    let headers = &session.req_header().headers;
+    let presented = gateway.authenticator.present(|name| headers.get(name).map(http::HeaderValue::as_bytes));
+    let proved = match presented {
+        Ok(presented) => gateway.authenticator.prove(presented, gateway.now_ms()).await,
+        Err(denied) => Err(denied),
+    };
+    proved.map_err(|denied| match denied {
+        Denied::StoreUnavailable => Failure::new(Fault::Store, denied.reason(), denied.error_type(), denied.message())
+            .with(|response| response.retry_after(Duration::from_secs(1))),
+        _ => Failure::client(denied.reason(), denied.error_type(), denied.message()),
+    })
 }
 
 /// Bounds on the head, and what no request to Bedrock needs.
@@ -180,21 +271,33 @@ fn no_route(error: &RouteError) -> Failure {
 }
 
 /// The deployments that can serve the call, and the model id as far as it is known.
-fn resolve(gateway: &Gateway, call: &Call, body: &mut RequestBody) -> Result<(Arc<Group>, Option<String>), Failure> {
+fn resolve(
+    gateway: &Gateway,
+    caller: &Caller,
+    call: &Call,
+    body: &mut RequestBody,
+) -> Result<(Arc<Group>, Option<String>), Failure> {
     match &call.model {
         ModelPlace::None => Ok((direct(gateway, call)?, None)),
         ModelPlace::Path(_) => {
             let raw = call.raw_model().unwrap_or_default();
             let name = route::decode_segment(raw).ok_or_else(bad_model)?;
-            if let Some(group) = gateway.fleet.group(&name) {
+            let listed = policy::resolve_alias(caller, &name);
+            if let Some(group) = gateway.fleet.group(listed) {
                 return Ok((Arc::clone(group), first_model_id(group)));
+            }
+            if listed != name {
+                return Err(unknown_model(
+                    listed,
+                    "The key's alias of this name stands for a model that is not listed.",
+                ));
             }
             unlisted(gateway, call, &name)
         }
         ModelPlace::Body(member) => {
             let content = body.contiguous();
             let named = call::find_member(&content, member).ok_or_else(|| no_model(member))?;
-            match gateway.fleet.group(&named.value) {
+            match gateway.fleet.group(policy::resolve_alias(caller, &named.value)) {
                 Some(group) => rename(group, &named, body),
                 None => unlisted(gateway, call, &named.value),
             }
@@ -289,14 +392,6 @@ fn only_header(session: &ServerSession, name: &'static str) -> Result<Option<Str
 
 fn header_text(session: &ServerSession, name: &str) -> Option<String> {
     session.req_header().headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-}
-
-/// Who the request is for, as the caller's application says; only a field of the record.
-fn end_user(session: &ServerSession) -> Option<String> {
-    ["x-dheera-ai-end-user-id", "x-litellm-end-user-id"]
-        .iter()
-        .find_map(|name| header_text(session, name))
-        .map(|user| user.chars().take(256).collect())
 }
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ pub(super) fn resign(ctx: &mut RequestContext, body: &mut Option<Bytes>, end: bo
         *body = Some(Bytes::new());
         return Ok(());
     }
+    let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
+    attempt.request_bytes_streamed = attempt.request_bytes_streamed.saturating_add(bytes);
     let time_ms = unix_milliseconds();
     let mut signed = resigner.push(body.as_deref().unwrap_or_default(), time_ms);
     if end && let Some(signed) = signed.as_mut() {

@@ -13,6 +13,7 @@ use super::bidirectional::Resigner;
 use super::body::RequestBody;
 use super::call::Call;
 use super::replay::{Shared, Slot};
+use super::reserve::Booking;
 use crate::aws::eventstream::decode::Decoder;
 use crate::deployment::fleet::{Group, Target};
 use crate::deployment::outcome::Setback;
@@ -56,6 +57,10 @@ pub(super) struct Admitted {
     pub shared: Arc<Shared>,
     /// When the request had been read whole: the client's own slowness ends here.
     pub read: Instant,
+    /// What reservations of this request are made of; `None` where nothing is counted.
+    pub booking: Option<Booking>,
+    /// The last attempt may have been billed although no answer came: its reservation is not for the next one.
+    pub spoiled: bool,
     /// Send the next attempt to this deployment again, over a new connection: a kept one had been closed.
     pub again: Option<(usize, Arc<Target>)>,
 }
@@ -70,6 +75,8 @@ pub(super) struct Attempt {
     pub frames: Option<Decoder>,
     /// Signs the frames of a bidirectional stream.
     pub resigner: Option<Resigner>,
+    /// Of a bidirectional stream, whose prompt has no end before its answer begins.
+    pub request_bytes_streamed: u64,
     /// Whether this attempt already is the repetition over a new connection.
     pub repeated: bool,
     pub sent: Option<Instant>,

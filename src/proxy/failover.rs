@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::{RequestContext, Stage};
-use super::replay::UPSTREAM_SILENT;
+use super::replay::{BUDGET_SPENT, UPSTREAM_SILENT};
 use super::select::unreachable_deployments;
 use crate::aws::error_body::ErrorType;
 use crate::deployment::outcome::{self, Setback};
@@ -85,6 +85,8 @@ pub(super) fn broken(
     if attempt.first_byte.is_some() {
         return error;
     }
+    // It may have been served all the same, and whoever pays for it must not find it missing.
+    admitted.spoiled |= attempt.sent.is_some();
     // A kept connection that turns out to be closed says nothing about the deployment. What passed by on it, frame by
     // frame, cannot be sent again.
     if stale && !attempt.repeated && attempt.resigner.is_none() {
@@ -115,6 +117,14 @@ pub(super) fn failure_of(error: &Error) -> Failure {
         )
         .with(crate::aws::error_body::ErrorResponse::no_retry)
         .because(error.to_string());
+    }
+    if *error.etype() == BUDGET_SPENT {
+        return Failure::new(
+            Fault::Limit,
+            "budget_exhausted",
+            ErrorType::ServiceQuotaExceeded,
+            "The budget is used up, so the answer ends here.",
+        );
     }
     match error.esource() {
         ErrorSource::Downstream => Failure::new(

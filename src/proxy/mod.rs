@@ -4,18 +4,22 @@
 mod admit;
 mod bidirectional;
 mod body;
+mod booking;
 mod call;
 mod context;
 mod failover;
+mod named_budgets;
+mod purse;
 mod replay;
+mod reserve;
 mod respond;
 mod select;
 mod settle;
 mod sign;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,15 +30,19 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::aws::sigv4::Signer;
-use crate::config::Limits;
+use crate::budget::period::Windows;
+use crate::config::{Budgets, Limits};
 use crate::deployment::fleet::{Fleet, Group};
 use crate::keys::authenticate::Authenticator;
+use crate::keys::register::Register;
+use crate::ledger::Ledger;
 use crate::price::book::PriceBook;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_record::Recorder;
 use crate::types::money::NanoUsd;
 
 pub use context::RequestContext;
+pub use named_budgets::NamedBudgets;
 
 /// What the gateway is made of. `app` fills it from the configuration.
 pub struct Parts {
@@ -49,7 +57,17 @@ pub struct Parts {
     pub operation_prices: BTreeMap<String, NanoUsd>,
     pub metrics: Arc<Metrics>,
     pub recorder: Recorder,
-    pub local: Local,
+    pub budgets: Budgets,
+    /// Where keys and budgets are kept; `None` without a master key.
+    pub accounts: Option<Accounts>,
+    pub named_budgets: Arc<NamedBudgets>,
+    pub local: Box<dyn Local>,
+}
+
+/// Keys and budgets.
+pub struct Accounts {
+    pub register: Arc<Register>,
+    pub ledger: Arc<Ledger>,
 }
 
 /// The proxy.
@@ -64,31 +82,35 @@ pub struct Gateway {
     operation_prices: BTreeMap<String, NanoUsd>,
     metrics: Arc<Metrics>,
     recorder: Recorder,
-    local: Local,
+    budgets: Budgets,
+    /// The windows of budgets that the clock is in.
+    windows: Mutex<Windows>,
+    named_budgets: Arc<NamedBudgets>,
+    register: Option<Arc<Register>>,
+    ledger: Option<Arc<Ledger>>,
+    local: Box<dyn Local>,
     room: body::Room,
     signer: Signer,
 }
 
-/// Answers the paths that are the proxy's own; `None` for a path that is Bedrock's.
-pub type Local = Box<dyn Fn(&LocalRequest<'_>) -> Option<LocalAnswer> + Send + Sync>;
+/// Answers the paths that are the proxy's own.
+#[async_trait]
+pub trait Local: Send + Sync {
+    /// Whether a path, without its query, is one of them.
+    fn owns(&self, path: &str) -> bool;
 
-/// What an answer of the proxy's own may depend on.
-pub struct LocalRequest<'a> {
-    pub method: &'a str,
-    pub path: &'a str,
-    headers: &'a http::HeaderMap,
+    async fn answer(&self, request: LocalRequest) -> LocalAnswer;
 }
 
-impl<'a> LocalRequest<'a> {
-    fn new(path: &'a str, header: &'a RequestHeader) -> Self {
-        Self { method: header.method.as_str(), path, headers: &header.headers }
-    }
-
-    /// The first value of a header, by its lower-case name.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers.get(name).map(http::HeaderValue::as_bytes)
-    }
+/// A request for one of the proxy's own paths, read whole.
+#[derive(Debug)]
+pub struct LocalRequest {
+    pub method: String,
+    pub path: String,
+    /// Still percent-encoded; empty where there is none.
+    pub query: String,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
 }
 
 /// A complete answer.
@@ -102,7 +124,13 @@ pub struct LocalAnswer {
 impl Gateway {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let (register, ledger) = parts.accounts.map(|accounts| (accounts.register, accounts.ledger)).unzip();
         Self {
+            windows: Mutex::new(Windows::new(parts.budgets.time_zone.clone())),
+            named_budgets: parts.named_budgets,
+            register,
+            ledger,
+            budgets: parts.budgets,
             room: body::Room::new(parts.limits.buffered_bytes_max, Arc::clone(&parts.metrics)),
             signer: Signer::new(),
             authenticator: parts.authenticator,
@@ -117,6 +145,21 @@ impl Gateway {
             recorder: parts.recorder,
             local: parts.local,
         }
+    }
+
+    /// The time by the store's clock, in Unix milliseconds.
+    fn now_ms(&self) -> u64 {
+        let own = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+        match &self.ledger {
+            Some(ledger) => ledger.now_ms(),
+            None => u64::try_from(own()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// How far an answer is read on without its client.
+    fn drain(&self) -> Option<replay::Drain> {
+        let timeout = self.budgets.drain_timeout;
+        (!timeout.is_zero()).then_some(replay::Drain { timeout, bytes_max: self.budgets.drain_bytes_max })
     }
 
     /// Attempts a request may make in all, over distinct deployments.

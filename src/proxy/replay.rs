@@ -3,8 +3,9 @@
 //!
 //! Pingora's own retry buffer stops at 64 KiB and a larger body that was read before would hang; SigV4 needs the whole
 //! body before the header. Its `custom` session is the way around both (a hidden API: hence the exact version pin).
-//! The same place can do three more things that need the real session: hold the header of a small answer until its
-//! cost is known, watch how long the upstream keeps silent, and end a broken event stream with an exception frame.
+//! The same place can do more that needs the real session: hold the header of a small answer until its cost is known,
+//! watch how long the upstream keeps silent, end an event stream with an exception frame when it breaks or its budget
+//! is used up, and read an answer to its end when the client went away, because its last bytes say what it cost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +24,14 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::purse::Purse;
 use crate::aws::error_body::exception_frame;
 
 /// The error type of an upstream that kept silent too long; `failover` turns it into a 408.
 pub(super) const UPSTREAM_SILENT: ErrorType = ErrorType::new("UpstreamSilent");
+
+/// The error type of a stream that was ended because nothing is left to pay for more of it.
+pub(super) const BUDGET_SPENT: ErrorType = ErrorType::new("BudgetSpent");
 
 /// What the request's stages and the session share while Pingora owns the session.
 #[derive(Debug, Default)]
@@ -36,18 +41,43 @@ pub(super) struct Shared {
     between_frames: AtomicBool,
     /// Whether the answer has gone out to its end.
     answered: AtomicBool,
+    /// Whether the client went away and the answer is read for its bill alone.
+    deserted: AtomicBool,
+    /// What is set aside for the attempt under way.
+    pub purse: Purse,
 }
 
 #[derive(Debug, Default)]
 struct State {
     silence: Option<Silence>,
-    /// A header to add to a held answer.
-    late_header: Option<(&'static str, String)>,
+    /// Headers to add to a held answer.
+    late_headers: Vec<(&'static str, String)>,
     hold: bool,
-    /// The exception, by a name that the operation models, that ends a broken event stream.
-    last_words: Option<&'static str>,
-    /// Whether the stream broke and the client was told so by `last_words`.
-    told: bool,
+    last_words: Option<LastWords>,
+    ended: Option<Ended>,
+    /// How far an answer is read on that nobody waits for.
+    drain: Option<Drain>,
+}
+
+/// The exceptions that end an event stream, by names that its operation models.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastWords {
+    pub broken: &'static str,
+    pub budget_spent: &'static str,
+}
+
+/// Why we ended an event stream with an exception frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    Broken,
+    BudgetSpent,
+}
+
+/// Bounds on reading an answer whose client went away.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drain {
+    pub timeout: Duration,
+    pub bytes_max: usize,
 }
 
 /// How long the upstream may keep silent, before its first byte and after it.
@@ -68,15 +98,25 @@ impl Shared {
         self.lock().hold = true;
     }
 
-    /// Adds a header to the answer that is being held; without effect once it has left.
+    /// Adds a header to the answer that is being held, in place of one of that name; without effect once it has left.
     pub(super) fn add_header(&self, name: &'static str, value: String) {
-        self.lock().late_header = Some((name, value));
+        self.lock().late_headers.push((name, value));
     }
 
-    /// Sets what to tell the client should the stream break.
-    pub(super) fn last_words(&self, exception: &'static str) {
+    /// Sets what to tell the client should the stream have to end before its time.
+    pub(super) fn last_words(&self, exceptions: LastWords) {
         self.between_frames.store(true, Ordering::Relaxed);
-        self.lock().last_words = Some(exception);
+        self.lock().last_words = Some(exceptions);
+    }
+
+    /// Lets an answer be read on, within bounds, after its client went away.
+    pub(super) fn drain(&self, drain: Drain) {
+        self.lock().drain = Some(drain);
+    }
+
+    /// Whether the client went away before the answer was complete.
+    pub(super) fn deserted(&self) -> bool {
+        self.deserted.load(Ordering::Relaxed)
     }
 
     pub(super) fn between_frames(&self, between: bool) {
@@ -87,9 +127,9 @@ impl Shared {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Whether the stream broke and the client got its last words.
-    pub(super) fn told(&self) -> bool {
-        self.lock().told
+    /// Why the stream was ended with an exception frame of ours, if it was.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.lock().ended
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -116,6 +156,8 @@ impl Slot {
             held: None,
             quiet_until: None,
             started: false,
+            whole_frames_sent: true,
+            deserted: None,
         }));
         slot
     }
@@ -131,6 +173,8 @@ impl Slot {
 }
 
 const BROKEN: &str = "The connection to the model broke. What came so far is incomplete.";
+const SPENT: &str = "The budget is used up, so the answer ends here, incomplete. Ask for a larger budget, or set a smaller \
+                     maximum of tokens.";
 
 /// Where the request body comes from.
 pub(super) enum Body {
@@ -149,6 +193,11 @@ struct Held {
 /// Larger answers leave at once, without the headers that depend on their body.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
+fn too_long() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "the client went away and the answer is too long to be read on")
+        .into_down()
+}
+
 struct ReplaySession {
     /// `None` only after `drop` sent it home.
     real: Option<ServerSession>,
@@ -158,6 +207,15 @@ struct ReplaySession {
     held: Option<Held>,
     quiet_until: Option<Instant>,
     started: bool,
+    /// Whether what the client got so far ends with a whole frame.
+    whole_frames_sent: bool,
+    deserted: Option<Deserted>,
+}
+
+/// An answer that is read on without a client.
+struct Deserted {
+    until: Instant,
+    bytes_left: usize,
 }
 
 impl Drop for ReplaySession {
@@ -178,35 +236,106 @@ impl ReplaySession {
     /// Waits for the client, at most until the upstream has been silent too long: for the next piece of its body, or
     /// for it to go away where no body is expected.
     async fn wait(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        let Some(deadline) = self.quiet_until else {
-            return self.real_mut().read_body_or_idle(no_body_expected).await;
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        match pingora_timeout::timeout(left, self.real_mut().read_body_or_idle(no_body_expected)).await {
-            Ok(read) => read,
-            Err(_elapsed) => {
-                if let Some(frame) = self.take_last_words() {
-                    self.real_mut().response_duplex_vec(vec![HttpTask::Body(Some(frame), true)]).await?;
+        if self.deserted.is_none() {
+            let read = match self.quiet_until {
+                None => Ok(self.real_mut().read_body_or_idle(no_body_expected).await),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    pingora_timeout::timeout(left, self.real_mut().read_body_or_idle(no_body_expected)).await
                 }
-                Error::e_explain(UPSTREAM_SILENT, "no byte of the upstream within its time")
+            };
+            match read {
+                Ok(Err(error)) if !(no_body_expected && self.desert()) => return Err(error),
+                Ok(Ok(read)) => return Ok(read),
+                Ok(Err(_)) => {}
+                Err(_elapsed) => return self.silent().await,
             }
         }
+        // Nobody waits any more, but the bill is still to come.
+        let until = self.deserted.as_ref().map(|deserted| deserted.until);
+        let deadline = [until, self.quiet_until].into_iter().flatten().min().unwrap_or_else(Instant::now);
+        tokio::time::sleep_until(deadline.into()).await;
+        Err(Error::explain(ErrorType::ConnectionClosed, "the client went away and the answer took too long to end")
+            .into_down())
     }
 
-    fn take_last_words(&self) -> Option<Bytes> {
+    async fn silent(&mut self) -> Result<Option<Bytes>> {
+        if let Some(frame) = self.take_last_words(Ended::Broken) {
+            self.real_mut().response_duplex_vec(vec![HttpTask::Body(Some(frame), true)]).await?;
+        }
+        Error::e_explain(UPSTREAM_SILENT, "no byte of the upstream within its time")
+    }
+
+    /// The client went away. True when the answer is to be read on.
+    fn desert(&mut self) -> bool {
+        let drain = self.shared.lock().drain;
+        if let Some(drain) = drain {
+            self.shared.deserted.store(true, Ordering::Relaxed);
+            self.deserted = Some(Deserted { until: Instant::now() + drain.timeout, bytes_left: drain.bytes_max });
+            self.real_mut().set_keepalive(None);
+        }
+        self.deserted.is_some()
+    }
+
+    fn take_last_words(&self, ended: Ended) -> Option<Bytes> {
         if !self.shared.between_frames.load(Ordering::Relaxed) {
             return None;
         }
         let mut state = self.shared.lock();
-        let exception = state.last_words.take()?;
-        state.told = true;
-        Some(Bytes::from(exception_frame(exception, BROKEN)))
+        let exceptions = state.last_words.take()?;
+        state.ended = Some(ended);
+        Some(Bytes::from(match ended {
+            Ended::Broken => exception_frame(exceptions.broken, BROKEN),
+            Ended::BudgetSpent => exception_frame(exceptions.budget_spent, SPENT),
+        }))
+    }
+
+    /// Hands `tasks` to the client, or drops them when it went away. True when the answer is complete.
+    async fn deliver(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let ends = tasks.iter().any(HttpTask::is_end);
+        if let Some(deserted) = &mut self.deserted {
+            for task in tasks {
+                match task {
+                    HttpTask::Failed(error) => return Err(error),
+                    HttpTask::Body(Some(data), _) => {
+                        deserted.bytes_left = deserted.bytes_left.checked_sub(data.len()).ok_or_else(too_long)?;
+                    }
+                    _ => {}
+                }
+            }
+            return Ok(ends);
+        }
+        let failed = tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
+        match self.real_mut().response_duplex_vec(tasks).await {
+            Ok(ended) => {
+                self.shared.answered.store(ended, Ordering::Relaxed);
+                Ok(ended)
+            }
+            Err(_) if !failed && self.desert() => Ok(ends),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends an answer that nothing is left to pay for, as soon as it stands between two frames.
+    async fn end_unpaid(&mut self, mut tasks: Vec<HttpTask>) -> Result<bool> {
+        let event_stream = self.shared.lock().last_words.is_some();
+        if event_stream && !self.whole_frames_sent {
+            // The rest of a frame that has begun; what it costs is within what was set aside ahead.
+            return self.deliver(tasks).await;
+        }
+        self.shared.between_frames.store(self.whole_frames_sent, Ordering::Relaxed);
+        if let Some(frame) = self.take_last_words(Ended::BudgetSpent) {
+            tasks.retain(|task| matches!(task, HttpTask::Header(..)));
+            tasks.push(HttpTask::Body(Some(frame), true));
+            self.deliver(tasks).await?;
+        }
+        Error::e_explain(BUDGET_SPENT, "nothing is left to pay for more of this answer")
     }
 
     /// A broken event stream ends with an exception frame: a bare end looks like success to several SDKs.
     fn mend(&self, tasks: &mut [HttpTask]) {
         if let Some(task) = tasks.iter_mut().find(|task| matches!(task, HttpTask::Failed(_)))
-            && let Some(frame) = self.take_last_words()
+            && let Some(frame) = self.take_last_words(Ended::Broken)
         {
             log::warn!("upstream broke in mid-stream: {task:?}");
             *task = HttpTask::Body(Some(frame), true);
@@ -242,12 +371,13 @@ impl ReplaySession {
             return None;
         }
         let mut tasks = self.held.take().map(|held| held.tasks).unwrap_or_default();
-        if let Some((name, value)) = self.shared.lock().late_header.take()
-            && let Some(HttpTask::Header(header, _)) =
-                tasks.iter_mut().find(|task| matches!(task, HttpTask::Header(..)))
-            && let Err(error) = header.insert_header(name, value)
-        {
-            log::warn!("header {name} left out: {error}");
+        let late = std::mem::take(&mut self.shared.lock().late_headers);
+        if let Some(HttpTask::Header(header, _)) = tasks.iter_mut().find(|task| matches!(task, HttpTask::Header(..))) {
+            for (name, value) in late {
+                if let Err(error) = header.insert_header(name, value) {
+                    log::warn!("header {name} left out: {error}");
+                }
+            }
         }
         Some(tasks)
     }
@@ -298,14 +428,15 @@ impl CustomSession for ReplaySession {
         self.started = true;
         self.heard();
         self.mend(&mut tasks);
-        match self.hold(tasks) {
-            Some(tasks) => {
-                let ended = self.real_mut().response_duplex_vec(tasks).await?;
-                self.shared.answered.store(ended, Ordering::Relaxed);
-                Ok(ended)
-            }
-            None => Ok(false),
+        let Some(tasks) = self.hold(tasks) else {
+            return Ok(false);
+        };
+        if !self.shared.purse.suffices().await {
+            return self.end_unpaid(tasks).await;
         }
+        let ended = self.deliver(tasks).await?;
+        self.whole_frames_sent = self.shared.between_frames.load(Ordering::Relaxed);
+        Ok(ended)
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
@@ -353,6 +484,9 @@ impl CustomSession for ReplaySession {
     }
 
     async fn finish(&mut self) -> Result<()> {
+        if self.deserted.is_some() {
+            return Ok(());
+        }
         self.real_mut().finish_body().await
     }
 

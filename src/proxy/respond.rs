@@ -10,6 +10,8 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::{RequestContext, milliseconds};
+use super::replay::LastWords;
+use super::reserve::Booking;
 use super::{Gateway, LocalAnswer, settle};
 use crate::aws::operation::Streaming;
 use crate::error::{Failure, Fault};
@@ -50,9 +52,9 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
     if whole {
         admitted.shared.hold();
     } else if (200..300).contains(&status)
-        && let Some(exception) = last_words(admitted.call.operation.stream_exceptions)
+        && let Some(exceptions) = last_words(admitted.call.operation.stream_exceptions)
     {
-        admitted.shared.last_words(exception);
+        admitted.shared.last_words(exceptions);
     }
     let overhead = attempt.sent.map_or(Duration::ZERO, |sent| sent.saturating_duration_since(admitted.read));
     let ours = [
@@ -63,9 +65,13 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
         ("x-dheera-ai-overhead-duration-ms", milliseconds(overhead).to_string()),
     ];
     let model_id = settle::model_id(admitted, attempt);
+    let budget = admitted.booking.as_ref().map(budget_headers).unwrap_or_default();
     let aws_request_id = header_text(response, "x-amzn-requestid");
     let error_type = header_text(response, "x-amzn-errortype");
     for (name, value) in ours {
+        response.insert_header(name, value)?;
+    }
+    for (name, value) in budget {
         response.insert_header(name, value)?;
     }
     if let Some(model_id) = model_id {
@@ -75,6 +81,23 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
     ctx.record.error_type = error_type.filter(|_| status >= 400);
     ctx.record.time_to_first_byte_ms = Some(milliseconds(arrived.elapsed()));
     Ok(())
+}
+
+/// What the key has spent, may spend and has left, as far as it is known.
+fn budget_headers(booking: &Booking) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
+    if let Some(budget) = booking.key_budget() {
+        headers.push(("x-dheera-ai-key-spend", budget.spent.to_usd_number()));
+        if let Some(limit) = budget.limit {
+            let left = limit.saturating_sub(budget.spent).saturating_sub(budget.reserved);
+            headers.push(("x-dheera-ai-key-max-budget", limit.to_usd_number()));
+            headers.push(("x-dheera-ai-key-remaining", left.to_usd_number()));
+        }
+    }
+    if booking.soft_budget_reached() {
+        headers.push(("x-dheera-ai-budget-warning", "soft_budget_reached".to_owned()));
+    }
+    headers
 }
 
 /// Reads usage out of a piece of the answer. Synchronous, and never alters a byte.
@@ -90,14 +113,26 @@ pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option
             admitted.shared.between_frames(followed.or_else(|| reader.at_boundary()).unwrap_or(false));
         }
     }
+    if let (Some(reader), Some(booking)) = (attempt.reader.as_ref(), admitted.booking.as_ref())
+        && let Some(bound) = &booking.bound
+        && admitted.shared.purse.grows()
+    {
+        let seen = reader.output_bytes_seen().saturating_add(attempt.request_bytes_streamed);
+        admitted.shared.purse.need(bound.so_far(seen));
+    }
     if end {
         settle::measure(gateway, ctx);
     }
 }
 
-/// How a stream that breaks is ended: by a name that the operation models; SDKs lose the message of any other.
-fn last_words(modelled: &[&'static str]) -> Option<&'static str> {
-    ["serviceUnavailableException", "internalServerException"].into_iter().find(|name| modelled.contains(name))
+/// How a stream is ended before its time: by names that the operation models; SDKs lose the message of any other.
+fn last_words(modelled: &[&'static str]) -> Option<LastWords> {
+    let first = |names: [&'static str; 3]| names.into_iter().find(|name| modelled.contains(name));
+    Some(LastWords {
+        broken: first(["serviceUnavailableException", "internalServerException", "validationException"])?,
+        // No stream models a quota, and a throttle would be tried again.
+        budget_spent: first(["validationException", "throttlingException", "internalServerException"])?,
+    })
 }
 
 /// Answers with an error of our own.

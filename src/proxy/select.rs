@@ -6,10 +6,9 @@ use std::time::Duration;
 use pingora_core::Result;
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::Gateway;
 use super::context::{Admitted, Attempt, RequestContext, Stage};
-use super::failover;
 use super::replay::Silence;
+use super::{Gateway, failover, reserve, settle};
 use crate::aws::error_body::ErrorType;
 use crate::aws::eventstream::decode::{Decoder, Limits};
 use crate::aws::operation::Streaming;
@@ -17,6 +16,7 @@ use crate::credentials::UpstreamAuth;
 use crate::deployment::fleet::Target;
 use crate::deployment::outcome::Setback;
 use crate::error::{Failure, Fault};
+use crate::types::money::NanoUsd;
 use crate::usage::UsageReader;
 
 /// AWS closes idle connections after a minute and more; ours end first, so that a kept one is rarely a dead one.
@@ -34,6 +34,21 @@ pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Re
                 Failure::new(Fault::Internal, "no_stage", ErrorType::InternalServer, INTERNAL),
             );
         };
+        if std::mem::take(&mut admitted.spoiled) {
+            let charged = settle::charge_unanswered(gateway, admitted);
+            let shared = Arc::clone(&admitted.shared);
+            let reserved = match admitted.booking.as_mut() {
+                Some(booking) => reserve::reserve(gateway, booking, &shared).await,
+                None => Ok(()),
+            };
+            if charged > NanoUsd::ZERO {
+                ctx.record.add_cost(charged);
+            }
+            if let Err(failure) = reserved {
+                return failover::give_up(ctx, failure);
+            }
+            continue;
+        }
         let again = admitted.again.take();
         let repeated = again.is_some();
         let Some((index, target)) = again.or_else(|| next(admitted)) else {
@@ -121,6 +136,7 @@ fn dispatch(ctx: &mut RequestContext, index: usize, target: Arc<Target>, auth: U
         target,
         auth,
         resigner: None,
+        request_bytes_streamed: 0,
         repeated,
         sent: None,
         first_byte: None,

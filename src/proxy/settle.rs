@@ -1,18 +1,24 @@
-//! The end of a request, exactly once: usage into money, then metrics and the record.
+//! The end of a request, exactly once: usage into money, the reservation back to the ledger, metrics and the record.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::{Admitted, Attempt, RequestContext, Stage, milliseconds};
+use super::replay::Ended;
+use super::reserve::Booking;
 use crate::aws::operation::Metering;
+use crate::budget::entry::Row;
+use crate::config::UnknownUsage;
 use crate::price::book::{Query, Surface};
 use crate::price::cost;
 use crate::telemetry::metrics::{Route, Timings};
 use crate::telemetry::request_record::{AttemptRecord, UsageRecord};
 use crate::types::ids::{ModelId, ModelName};
 use crate::types::money::NanoUsd;
+use crate::types::tokens::Tokens;
 use crate::usage::{Certainty, Metered};
 
 /// Reads the final usage of the current attempt and prices it. The first call counts, later ones do nothing.
@@ -38,17 +44,120 @@ pub(super) fn measure(gateway: &Gateway, ctx: &mut RequestContext) {
         gateway.metrics.used(route, &usage);
         record.usage = Some(UsageRecord::new(&usage));
     }
-    match cost {
-        Ok(cost) => {
-            gateway.metrics.spent(route, cost);
-            record.set_cost(cost);
-            admitted.shared.add_header("x-dheera-ai-response-cost", cost.to_string());
-        }
-        Err(reason) => {
-            gateway.metrics.unpriced(admitted.call.operation.name, reason);
-            record.unpriced = Some(reason.to_owned());
-        }
+    if let Err(reason) = cost {
+        gateway.metrics.unpriced(admitted.call.operation.name, reason);
+        record.unpriced = Some(reason.to_owned());
     }
+    if let Some(charged) = charge(gateway, admitted, attempt, &metered, cost) {
+        gateway.metrics.spent(route, charged);
+        record.add_cost(charged);
+        admitted.shared.add_header("x-dheera-ai-response-cost", charged.to_string());
+        if let Some(budget) = admitted.booking.as_ref().and_then(Booking::key_budget) {
+            let spent = budget.spent.saturating_add(charged);
+            admitted.shared.add_header("x-dheera-ai-key-spend", spent.to_usd_number());
+            if let Some(limit) = budget.limit {
+                // What was set aside for this call is given back.
+                let others = budget.reserved.saturating_sub(admitted.shared.purse.amount().unwrap_or_default());
+                let left = limit.saturating_sub(spent).saturating_sub(others);
+                admitted.shared.add_header("x-dheera-ai-key-remaining", left.to_usd_number());
+            }
+        }
+        book(admitted, attempt, &metered, charged, ctx.arrived.elapsed());
+    } else if let Some(reservation) = admitted.shared.purse.take() {
+        // Served without a limit, and nobody knows its price.
+        let row = row(admitted, Some(attempt), &metered, ctx.arrived.elapsed());
+        reservation.settle(NanoUsd::ZERO, 0, row);
+    }
+}
+
+/// What the attempt is charged with: its cost where that is certain, else what the configuration says of unknown usage.
+/// `None` where neither is known, because no limit asked for a bound.
+fn charge(
+    gateway: &Gateway,
+    admitted: &Admitted,
+    attempt: &Attempt,
+    metered: &Metered,
+    cost: Result<NanoUsd, &'static str>,
+) -> Option<NanoUsd> {
+    if attempt.status.is_none() {
+        // Sent, and no answer came: AWS may have served it.
+        return Some(if attempt.sent.is_some() { unknown(gateway, admitted, 0) } else { NanoUsd::ZERO });
+    }
+    let certain = metered.certainty == Certainty::Exact || metered.usage.is_none();
+    match cost {
+        Ok(cost) if certain => Some(cost),
+        Ok(cost) => Some(cost.max(unknown(gateway, admitted, metered.output_bytes_seen))),
+        Err(_) if admitted.booking.as_ref().is_some_and(|booking| booking.bound.is_some()) => {
+            Some(unknown(gateway, admitted, metered.output_bytes_seen))
+        }
+        Err(_) => None,
+    }
+}
+
+/// What a call costs of which only the bytes of its answer are known: zero without a bound.
+fn unknown(gateway: &Gateway, admitted: &Admitted, output_bytes_seen: u64) -> NanoUsd {
+    let reserved = admitted.shared.purse.amount().unwrap_or_default();
+    match (gateway.budgets.unknown_usage, admitted.booking.as_ref().and_then(|booking| booking.bound.as_ref())) {
+        (UnknownUsage::Estimate, Some(bound)) => bound.so_far(output_bytes_seen).min(reserved),
+        _ => reserved,
+    }
+}
+
+/// Hands the reservation back to the ledger with what became of it.
+fn book(admitted: &Admitted, attempt: &Attempt, metered: &Metered, charged: NanoUsd, duration: Duration) {
+    let Some(reservation) = admitted.shared.purse.take() else {
+        return;
+    };
+    let tokens = match &metered.usage {
+        Some(usage) if metered.certainty == Certainty::Exact => usage.total_input() + usage.output,
+        // Without usage the estimate stands; an error used none.
+        _ if charged == NanoUsd::ZERO => Tokens::ZERO,
+        _ => {
+            Tokens(admitted.booking.as_ref().and_then(|booking| booking.bound.as_ref()).map_or(0, |bound| bound.tokens))
+        }
+    };
+    if charged > reservation.amount() && admitted.booking.as_ref().is_some_and(|booking| booking.bound.is_some()) {
+        tracing::error!(
+            call_id = %admitted.call_id,
+            operation = admitted.call.operation.name,
+            "a call cost {charged}, more than its upper bound of {}; its price or limits in the price book are wrong",
+            reservation.amount()
+        );
+    }
+    reservation.settle(charged, tokens.0, row(admitted, Some(attempt), metered, duration));
+}
+
+/// Charges an attempt that was sent and never answered.
+pub(super) fn charge_unanswered(gateway: &Gateway, admitted: &mut Admitted) -> NanoUsd {
+    let charged = unknown(gateway, admitted, 0);
+    if let Some(reservation) = admitted.shared.purse.take() {
+        let mut row = admitted.booking.as_ref().map(|booking| booking.row.clone()).unwrap_or_default();
+        "unknown".clone_into(&mut row.certainty);
+        let tokens =
+            admitted.booking.as_ref().and_then(|booking| booking.bound.as_ref()).map_or(0, |bound| bound.tokens);
+        reservation.settle(charged, tokens, row);
+    }
+    charged
+}
+
+/// The line of the spend log.
+fn row(admitted: &Admitted, attempt: Option<&Attempt>, metered: &Metered, duration: Duration) -> Row {
+    let mut row = admitted.booking.as_ref().map(|booking| booking.row.clone()).unwrap_or_default();
+    row.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if let Some(attempt) = attempt {
+        row.model_id = model_id(admitted, attempt);
+        row.deployment = Some(attempt.target.id.to_string());
+        row.region = Some(attempt.target.region.to_string());
+        row.status = attempt.status.unwrap_or_default().into();
+    }
+    if let Some(usage) = &metered.usage {
+        row.prompt_tokens = usage.total_input().0;
+        row.completion_tokens = usage.output.0;
+        row.cache_read_tokens = usage.cache_read.0;
+        row.cache_write_tokens = (usage.cache_write_5m + usage.cache_write_1h).0;
+    }
+    certainty(admitted.call.operation.metering, metered).unwrap_or_default().clone_into(&mut row.certainty);
+    row
 }
 
 /// What the call costs, or a fixed word for why that is not known.
@@ -112,6 +221,19 @@ fn route<'a>(admitted: &'a Admitted, attempt: &'a Attempt) -> Route<'a> {
     }
 }
 
+/// What is set aside for a request that got no answer: charged if it may have been served, else given back.
+fn give_back(gateway: &Gateway, ctx: &mut RequestContext) {
+    let Some(admitted) = ctx.admitted_mut() else {
+        return;
+    };
+    if std::mem::take(&mut admitted.spoiled) {
+        let charged = charge_unanswered(gateway, admitted);
+        ctx.record.add_cost(charged);
+    } else if let Some(reservation) = admitted.shared.purse.take() {
+        reservation.void();
+    }
+}
+
 /// The last phase of every request that had a head.
 pub(super) fn settle(
     gateway: &Gateway,
@@ -120,12 +242,13 @@ pub(super) fn settle(
     error: Option<&pingora_core::Error>,
 ) {
     if let Stage::Dispatched(admitted, attempt) = &mut ctx.stage
-        && (error.is_some() || admitted.shared.told())
+        && (error.is_some() || admitted.shared.ended().is_some())
         && let Some(reader) = attempt.reader.as_mut()
     {
         reader.interrupted();
     }
     measure(gateway, ctx);
+    give_back(gateway, ctx);
     let duration = ctx.arrived.elapsed();
     let response_bytes = session.as_downstream().body_bytes_sent();
     let stage = std::mem::replace(&mut ctx.stage, Stage::Finished);
@@ -152,9 +275,20 @@ pub(super) fn settle(
             record.fault = Some("upstream");
             record.reason = Some("upstream_status");
         }
-        if admitted.shared.told() {
-            record.fault = Some("upstream");
-            record.reason = Some("upstream_broke");
+        match admitted.shared.ended() {
+            Some(Ended::Broken) => {
+                record.fault = Some("upstream");
+                record.reason = Some("upstream_broke");
+            }
+            Some(Ended::BudgetSpent) => {
+                record.fault = Some("limit");
+                record.reason = Some("budget_exhausted");
+            }
+            None if admitted.shared.deserted() => {
+                record.fault = Some("disconnect");
+                record.reason = Some("client_gone");
+            }
+            None => {}
         }
     }
     record.overhead_ms = overhead.map(milliseconds);

@@ -19,6 +19,9 @@ const DURATION_BUCKETS: &[f64] =
 /// Seconds the proxy itself adds.
 const OVERHEAD_BUCKETS: &[f64] = &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
+/// Seconds of a round trip to the store.
+const STORE_BUCKETS: &[f64] = &[0.000_01, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
+
 /// Where a request went, as labels.
 #[derive(Debug, Clone, Copy)]
 pub struct Route<'a> {
@@ -49,11 +52,22 @@ pub struct Metrics {
     cost: IntCounterVec,
     unpriced: IntCounterVec,
     setbacks: IntCounterVec,
-    denied: IntCounterVec,
+    refused: IntCounterVec,
     in_flight: IntGauge,
     buffered: IntGauge,
     records_lost: IntCounter,
     credentials_ready: IntGaugeVec,
+    denied: IntCounterVec,
+    budget_spent: IntGaugeVec,
+    budget_reserved: IntGaugeVec,
+    budget_limit: IntGaugeVec,
+    soft_budgets: IntCounterVec,
+    overrun: IntCounter,
+    leases_open: IntGauge,
+    leases_expired: IntGauge,
+    journal_backlog: IntGauge,
+    store_up: IntGauge,
+    store_requests: HistogramVec,
 }
 
 impl Metrics {
@@ -115,7 +129,7 @@ impl Metrics {
                 "Attempts that failed before the first byte and went on to another deployment, by reason.",
                 &["deployment", "reason"],
             )?,
-            denied: counters(
+            refused: counters(
                 &registry,
                 "dheera_ai_refused_total",
                 "Requests that the proxy answered with an error of its own, by fault and reason.",
@@ -123,22 +137,71 @@ impl Metrics {
             )?,
             in_flight: gauge(&registry, "dheera_ai_requests_in_flight", "Requests being served.")?,
             buffered: gauge(&registry, "dheera_ai_request_body_bytes_buffered", "Request bodies held in memory.")?,
-            records_lost: {
-                let counter = IntCounter::with_opts(Opts::new(
-                    "dheera_ai_request_records_lost_total",
-                    "Request records that were dropped because the log could not keep up.",
-                ))?;
-                registry.register(Box::new(counter.clone()))?;
-                counter
-            },
-            credentials_ready: {
-                let gauges = IntGaugeVec::new(
-                    Opts::new("dheera_ai_credentials_ready", "Whether a deployment's credentials are usable now."),
-                    &["deployment"],
-                )?;
-                registry.register(Box::new(gauges.clone()))?;
-                gauges
-            },
+            records_lost: counter(
+                &registry,
+                "dheera_ai_request_records_lost_total",
+                "Request records that were dropped because the log could not keep up.",
+            )?,
+            credentials_ready: gauges(
+                &registry,
+                "dheera_ai_credentials_ready",
+                "Whether a deployment's credentials are usable now.",
+                &["deployment"],
+            )?,
+            denied: counters(
+                &registry,
+                "dheera_ai_denied_total",
+                "Requests that a budget or limit refused, by its kind and by whose it is.",
+                &["reason", "scope"],
+            )?,
+            budget_spent: gauges(
+                &registry,
+                "dheera_ai_budget_spent_nano_usd",
+                "Spent in the current period of a budget, in nano-dollars.",
+                &["scope", "name"],
+            )?,
+            budget_reserved: gauges(
+                &registry,
+                "dheera_ai_budget_reserved_nano_usd",
+                "Reserved for requests in flight, in nano-dollars.",
+                &["scope", "name"],
+            )?,
+            budget_limit: gauges(
+                &registry,
+                "dheera_ai_budget_limit_nano_usd",
+                "What may be spent in the current period, in nano-dollars.",
+                &["scope", "name"],
+            )?,
+            soft_budgets: counters(
+                &registry,
+                "dheera_ai_soft_budget_reached_total",
+                "Soft budgets that were reached, once a period, by whose they are.",
+                &["scope"],
+            )?,
+            overrun: counter(
+                &registry,
+                "dheera_ai_budget_overrun_nano_usd_total",
+                "Spent beyond what had been reserved, in nano-dollars; anything but 0 is a fault of the proxy or its prices.",
+            )?,
+            leases_open: gauge(&registry, "dheera_ai_leases_open", "Reservations that are open in the store.")?,
+            leases_expired: gauge(
+                &registry,
+                "dheera_ai_leases_expired",
+                "Reservations that were charged in full because their owner was not heard of, since the store was made.",
+            )?,
+            journal_backlog: gauge(
+                &registry,
+                "dheera_ai_journal_backlog",
+                "Commands in this replica's journal that the store has not confirmed.",
+            )?,
+            store_up: gauge(&registry, "dheera_ai_store_up", "Whether the store answers.")?,
+            store_requests: histograms(
+                &registry,
+                "dheera_ai_store_request_duration_seconds",
+                "Round trips to the store, by command and result.",
+                &["command", "result"],
+                STORE_BUCKETS,
+            )?,
             registry,
         };
         let build =
@@ -185,7 +248,48 @@ impl Metrics {
     }
 
     pub fn refused(&self, fault: &str, reason: &str) {
-        self.denied.with_label_values(&[fault, reason]).inc();
+        self.refused.with_label_values(&[fault, reason]).inc();
+    }
+
+    /// A budget or limit refused a request.
+    pub fn denied(&self, reason: &str, scope: &str) {
+        self.denied.with_label_values(&[reason, scope]).inc();
+    }
+
+    /// The state of one budget. The caller bounds how many names there are.
+    pub fn budget(&self, scope: &str, name: &str, spent: NanoUsd, reserved: NanoUsd, limit: Option<NanoUsd>) {
+        let labels = [scope, name];
+        self.budget_spent.with_label_values(&labels).set(signed(spent));
+        self.budget_reserved.with_label_values(&labels).set(signed(reserved));
+        if let Some(limit) = limit {
+            self.budget_limit.with_label_values(&labels).set(signed(limit));
+        }
+    }
+
+    pub fn soft_budget_reached(&self, scope: &str) {
+        self.soft_budgets.with_label_values(&[scope]).inc();
+    }
+
+    pub fn overrun(&self, beyond: NanoUsd) {
+        self.overrun.inc_by(beyond.0);
+    }
+
+    pub fn leases(&self, open: u64, expired: u64) {
+        self.leases_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.leases_expired.set(i64::try_from(expired).unwrap_or(i64::MAX));
+    }
+
+    pub fn journal_backlog(&self, commands: u64) {
+        self.journal_backlog.set(i64::try_from(commands).unwrap_or(i64::MAX));
+    }
+
+    pub fn store_up(&self, up: bool) {
+        self.store_up.set(up.into());
+    }
+
+    /// `result` is `ok`, `unavailable` or `failed`.
+    pub fn store_request(&self, command: &str, result: &str, duration: Duration) {
+        self.store_requests.with_label_values(&[command, result]).observe(duration.as_secs_f64());
     }
 
     pub fn record_lost(&self) {
@@ -250,6 +354,10 @@ pub fn usage_dimensions(usage: &Usage) -> [(&'static str, u64); 22] {
     ]
 }
 
+fn signed(amount: NanoUsd) -> i64 {
+    i64::try_from(amount.0).unwrap_or(i64::MAX)
+}
+
 fn bytes_of(kibibytes: usize) -> i64 {
     i64::try_from(kibibytes).unwrap_or(i64::MAX / 1024) * 1024
 }
@@ -302,6 +410,18 @@ fn histograms(
     let histograms = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
     registry.register(Box::new(histograms.clone()))?;
     Ok(histograms)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::with_opts(Opts::new(name, help))?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {

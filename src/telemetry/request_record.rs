@@ -35,7 +35,15 @@ pub struct RequestRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_alias: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub end_user: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     pub method: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<&'static str>,
@@ -117,9 +125,11 @@ impl UsageRecord {
 }
 
 impl RequestRecord {
-    pub fn set_cost(&mut self, cost: NanoUsd) {
-        self.cost_nano_usd = Some(cost.0);
-        self.cost_usd = Some(cost.to_string());
+    /// Adds what an attempt cost.
+    pub fn add_cost(&mut self, cost: NanoUsd) {
+        let sum = NanoUsd(self.cost_nano_usd.unwrap_or_default()).saturating_add(cost);
+        self.cost_nano_usd = Some(sum.0);
+        self.cost_usd = Some(sum.to_string());
     }
 }
 

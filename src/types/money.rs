@@ -3,11 +3,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Units in which a [`Rate`] is quoted.
 pub const UNITS_PER_RATE: u128 = 1_000_000;
 
 /// An amount of money in nano-dollars (10⁻⁹ USD). Never negative.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct NanoUsd(pub u64);
 
 impl NanoUsd {
@@ -24,6 +27,27 @@ impl NanoUsd {
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
+    }
+
+    /// `self - other`, zero where `other` is larger.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// Reads dollars as written, `100`, `0.05`, `1e2`, exactly and without a float.
+    ///
+    /// # Errors
+    /// When the text is no decimal number, is negative, finer than a nano-dollar, or over 2⁶⁴ of them.
+    pub fn from_usd(text: &str) -> Result<Self, RateError> {
+        decimal_times_power_of_ten(text, 9).map(Self)
+    }
+
+    /// Dollars without needless zeros, as a JSON number: `0.01287`, `40`, `0`.
+    #[must_use]
+    pub fn to_usd_number(self) -> String {
+        let text = self.to_string();
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
     }
 }
 

@@ -169,6 +169,15 @@ impl UsageReader {
         }
     }
 
+    /// Bytes of content that came through so far, never fewer than there were: no answer has more tokens than this.
+    #[must_use]
+    pub fn output_bytes_seen(&self) -> u64 {
+        match &self.mode {
+            Mode::Events(events) => events.content_bytes(),
+            _ => self.body_bytes,
+        }
+    }
+
     /// The upstream broke off. Where a cut may fall between two events unnoticed, this keeps a sum from passing for
     /// the whole.
     pub fn interrupted(&mut self) {

@@ -93,6 +93,10 @@ impl EventReader {
         self.decoder.at_boundary()
     }
 
+    pub(super) fn content_bytes(&self) -> u64 {
+        self.events.tally.content_bytes
+    }
+
     /// Whether the bytes turned out to be no event stream.
     pub(super) fn broken(&self) -> bool {
         self.broken

@@ -187,7 +187,8 @@ fn every_mistake_in_the_settings_has_its_place_and_remedy() {
             "`yes` is neither",
             "`true` or `false`",
         ),
-        ("general_settings: {redis_url: redis://canary}\n".to_owned(), "1:20", "known but not supported", "no state"),
+        ("general_settings: {store_model_in_db: true}\n".to_owned(), "1:20", "known but not supported", "model_list"),
+        ("router_settings: {redis_host: canary}\n".to_owned(), "1:19", "known but not supported", "general_settings"),
         ("general_settings: {admin_listen: x}\n".to_owned(), "1:20", "known but not supported", "one listener"),
         ("general_settings: {port: 70000}\n".to_owned(), "1:26", "`70000` is not", "from 0 to 65535"),
         (
@@ -238,7 +239,7 @@ model_list:
       aws_region_name: us-west-2
       aws_secret_access_key: os.environ/MISSING
 general_settings:
-  redis_url: redis://x
+  coordination_redis: x
 router_settings:
   timeout: soon
 ";
@@ -334,7 +335,7 @@ fn without_a_configuration_everything_goes_direct() {
     assert_eq!(loaded.config.direct.credentials, Credentials::Chain);
     assert!(loaded.config.direct.bearer.is_some());
     assert_eq!(loaded.warnings.len(), 1);
-    assert!(loaded.warnings[0].to_string().contains("DATABASE_URL: is not used"), "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].to_string().contains("DATABASE_URL: is not used without"), "{:?}", loaded.warnings);
 }
 
 #[test]
@@ -471,6 +472,8 @@ fn an_empty_configuration_has_every_default() {
     assert_eq!(log("/var/log/x.jsonl"), RequestLog::File("/var/log/x.jsonl".into()));
 }
 
+mod budgets;
+
 #[test]
 fn every_shipped_configuration_loads() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
@@ -516,7 +519,10 @@ model_list:
       aws_external_id: external-canary
   - model_name: b
     dheera_ai_params: {model: amazon.nova-lite-v1:0, aws_region_name: us-west-2, api_key: api-canary}
-general_settings: {master_key: master-canary-0123}
+general_settings:
+  master_key: master-canary-0123
+  redis_url: redis://:url-canary@h:1/2
+  soft_budget_webhook_url: https://hooks.example/hook-canary?x=canary
 environment_variables: {AWS_SECRET_ACCESS_KEY: env-canary, OTHER: other-canary}
 ";
     let variables = [("AWS_BEARER_TOKEN_BEDROCK", "bearer-canary"), ("DHEERA_AI_MASTER_KEY", "master-canary-0123")];
@@ -541,13 +547,17 @@ model_list:
       aws_role_name: os.environ/SECRET
       input_cost_per_token: os.environ/SECRET
     model_info: {mode: os.environ/SECRET, base_model: os.environ/SECRET}
-general_settings: {port: os.environ/SECRET, host: os.environ/SECRET, request_log: os.environ/SECRET}
+general_settings:
+  {port: os.environ/SECRET, host: os.environ/SECRET, request_log: os.environ/SECRET, redis_url: os.environ/SECRET,
+  redis_db: os.environ/SECRET, budget_time_zone: os.environ/SECRET, unpriced: os.environ/SECRET,
+  budget_slice_max: os.environ/SECRET, soft_budget_webhook_url: os.environ/SECRET,
+  maximum_spend_logs_retention_period: os.environ/SECRET, user_header_name: os.environ/SECRET}
 router_settings: {routing_strategy: os.environ/SECRET}
-litellm_settings: {callbacks: os.environ/SECRET, require_auth_for_metrics_endpoint: os.environ/SECRET}
+litellm_settings: {callbacks: os.environ/SECRET, require_auth_for_metrics_endpoint: os.environ/SECRET, budget_duration: os.environ/SECRET}
 ";
     let variables = [("SECRET", "canary/x"), ("DHEERA_AI_MASTER_KEY", "canary canary"), ("AWS_REGION", "canary")];
     let problems = bad(misplaced, &variables);
-    assert!(problems.problems.len() >= 16, "{problems}");
+    assert!(problems.problems.len() >= 25, "{problems}");
     assert!(!format!("{problems}{problems:?}").contains("canary"), "{problems}");
 }
 

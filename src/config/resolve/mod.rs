@@ -3,7 +3,7 @@
 //!
 //! Every step tells its mistakes to [`Findings`] and goes on, so that one run names them all; only at the end does a
 //! missing piece mean that there is no configuration. `deployment.rs` reads `model_list`, `credentials.rs` its
-//! credentials, `variables.rs` the environment variables of AWS.
+//! credentials, `store.rs` and `budgets.rs` where and how budgets are kept, `variables.rs` the environment.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,8 +21,10 @@ use crate::price::book::PriceBook;
 use crate::types::money::{NanoUsd, Rate, round_up};
 use crate::types::secret::Secret;
 
+mod budgets;
 mod credentials;
 mod deployment;
+mod store;
 mod variables;
 
 use variables::Variables;
@@ -36,7 +38,7 @@ pub(super) fn resolve(
     findings: &mut Findings,
 ) -> Option<Config> {
     let mut variables = Variables { environment, findings };
-    let Raw { models, router, settings, general } = raw;
+    let Raw { models, router, mut settings, mut general } = raw;
     variables.warn_of_unused();
     let endpoints = variables.endpoints();
     let region = variables.region();
@@ -44,6 +46,14 @@ pub(super) fn resolve(
     let timeouts = Timeouts::new(&router, &settings);
     let direct = variables.direct(region.as_ref(), bearer.clone(), &general, &timeouts);
     let access = access(&general, &settings, cli, &mut variables);
+    let store = store::store(std::mem::take(&mut general.store.redis), access.as_ref(), &mut variables);
+    let budgets = budgets::budgets(
+        std::mem::take(&mut general.budgets),
+        std::mem::take(&mut settings.global),
+        general.store.path.take(),
+        access.as_ref(),
+        &mut variables,
+    );
     let findings = variables.findings;
     let listen = access.as_ref().and_then(|access| listen(&general, access, cli, findings));
     let limits = limits(&general, findings);
@@ -63,6 +73,8 @@ pub(super) fn resolve(
         request_log: request_log?,
         price_book: PriceBook::bundled(),
         operation_prices,
+        store: store.ok()?,
+        budgets: budgets.ok()?,
         // What the AWS credential chain looks up by itself; everything else was followed while reading.
         environment: exported.into_iter().filter(|(name, _)| name.starts_with("AWS_")).collect(),
     })

@@ -21,9 +21,8 @@ const REGION_VARIABLES: [&str; 3] = ["AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAU
 
 /// Variables that other versions or LiteLLM read, with what to do instead.
 const UNUSED: &[(&str, &str)] = &[
-    ("DATABASE_URL", "Unset it: this version keeps no state"),
-    ("REDIS_URL", "Unset it: this version keeps no state"),
-    ("REDIS_HOST", "Unset it: this version keeps no state"),
+    ("REDIS_CLUSTER_NODES", "Write `redis_startup_nodes` under `general_settings`"),
+    ("REDIS_SENTINEL_NODES", "Write `redis_sentinel_nodes` under `general_settings`"),
     ("LITELLM_MASTER_KEY", "Set DHEERA_AI_MASTER_KEY instead"),
     ("AWS_PROFILE_NAME", "Set AWS_PROFILE, or write `aws_profile_name: os.environ/AWS_PROFILE_NAME`"),
     ("AWS_ROLE_NAME", "Write `aws_role_name: os.environ/AWS_ROLE_NAME` into the entries that assume it"),
@@ -40,7 +39,7 @@ pub(super) struct Variables<'a> {
 
 impl Variables<'_> {
     /// A variable that is set to something.
-    fn text(&mut self, name: &str) -> Option<Text> {
+    pub(super) fn text(&mut self, name: &str) -> Option<Text> {
         self.lookup(name).ok().flatten().filter(|text| !text.value.expose().trim().is_empty())
     }
 
@@ -163,7 +162,7 @@ impl Variables<'_> {
         }
     }
 
-    fn switch(&mut self, name: &str) -> bool {
+    pub(super) fn switch(&mut self, name: &str) -> bool {
         let Some(text) = self.text(name) else { return false };
         let value = text.value.expose().trim().to_ascii_lowercase();
         if !matches!(value.as_str(), "true" | "false") {

@@ -1,9 +1,12 @@
 //! The composition root: takes a [`Config`] apart and builds the running program from it. The only file that knows
 //! every part.
 
+mod bank;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,14 +19,20 @@ use pingora_core::services::background::{BackgroundService, background_service};
 use pingora_proxy::http_proxy_service_with_name;
 use tokio::signal::unix::{SignalKind, signal};
 
+use bank::{Bank, Own, stored};
+
+use crate::admin::pages::Pages;
 use crate::admin::status::Status;
 use crate::aws::route;
-use crate::config::{Config, Credentials, Listen, Router};
+use crate::config::{Config, Credentials, Deployment, Direct, Endpoints, Listen, Router};
 use crate::credentials::{CredentialStore, Options};
 use crate::deployment::fleet::{Fleet, FleetError};
 use crate::deployment::host::{self, Host};
 use crate::keys::authenticate::Authenticator;
-use crate::proxy::{Gateway, Local, LocalAnswer, Parts};
+use crate::ledger;
+use crate::proxy::{Gateway, NamedBudgets, Parts};
+use crate::store::StoreError;
+use crate::store::embedded;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_record::Recorder;
 
@@ -37,6 +46,11 @@ pub enum StartError {
     RequestLog(io::Error),
     Metrics(prometheus::Error),
     Address(SocketAddr, io::Error),
+    Runtime(io::Error),
+    StateDirectory(PathBuf, io::Error),
+    Embedded(embedded::OpenError),
+    Redis(StoreError),
+    Ledger(ledger::OpenError),
 }
 
 impl fmt::Display for StartError {
@@ -50,6 +64,16 @@ impl fmt::Display for StartError {
             Self::Address(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; choose another --host or --port")
             }
+            Self::Runtime(error) => write!(f, "threads cannot be started: {error}"),
+            Self::StateDirectory(path, error) => write!(
+                f,
+                "{} cannot be made: {error}; keys and budgets are kept there: set general_settings.store_path to a \
+                 directory that the proxy may write",
+                path.display()
+            ),
+            Self::Embedded(error) => write!(f, "{error}"),
+            Self::Redis(error) => write!(f, "redis: {error}"),
+            Self::Ledger(error) => write!(f, "{error}"),
         }
     }
 }
@@ -72,24 +96,20 @@ pub fn run(config: Config) -> Result<(), StartError> {
         request_log,
         price_book,
         operation_prices,
+        store,
+        budgets,
         // `cli` has put these where the AWS SDK reads them, before this process had threads.
         environment: _,
     } = config;
     let address = free_address(&listen)?;
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
     let (recorder, writer) = Recorder::start(&request_log).map_err(StartError::RequestLog)?;
-    let pairs = deployments.iter().map(|one| (&one.credentials, &one.bearer));
-    let sources = pairs.chain([(&direct.credentials, &direct.bearer)]).flat_map(|(credentials, bearer)| {
-        [Some(credentials.clone()), bearer.clone().map(Credentials::ApiKey)].into_iter().flatten()
-    });
-    let credentials = Arc::new(CredentialStore::new(
-        sources,
-        Options { ca_bundle: endpoints.ca_bundle.clone(), region: direct.region.to_string() },
-    ));
+    let credentials = Arc::new(credentials(&deployments, &direct, &endpoints));
     let fleet = Fleet::new(&deployments, &direct, &endpoints, &credentials, limits.upstream_idle_timeout)
         .map_err(StartError::Fleet)?;
     let fleet = Arc::new(fleet);
-    let authenticator = Arc::new(Authenticator::new(&access));
+    let bank = store.map(|store| Bank::open(&store, &budgets, &metrics)).transpose()?;
+    let authenticator = Arc::new(Authenticator::new(&access, bank.as_ref().map(|bank| Arc::clone(&bank.register))));
     let draining = Arc::new(AtomicBool::new(false));
     let status = Status {
         authenticator: Arc::clone(&authenticator),
@@ -98,6 +118,13 @@ pub fn run(config: Config) -> Result<(), StartError> {
         metrics: Arc::clone(&metrics),
         require_auth_for_metrics: access.require_auth_for_metrics,
         draining: Arc::clone(&draining),
+    };
+    let named_budgets = Arc::new(NamedBudgets::new(budgets.metric_names_max));
+    let own = Own {
+        named_budgets: Arc::clone(&named_budgets),
+        metrics: Arc::clone(&metrics),
+        ledger: bank.as_ref().map(|bank| Arc::clone(&bank.ledger)),
+        pages: Pages { status, stored: bank.as_ref().map(|bank| stored(bank, &authenticator, &budgets)) },
     };
     let shutdown_timeout = limits.shutdown_timeout;
     // Read now rather than in the first request.
@@ -113,16 +140,32 @@ pub fn run(config: Config) -> Result<(), StartError> {
         operation_prices,
         metrics: Arc::clone(&metrics),
         recorder,
-        local: local(status),
+        accounts: bank.as_ref().map(Bank::accounts),
+        named_budgets,
+        budgets,
+        local: Box::new(own),
     });
 
     let conf = server_conf(&listen, num_retries, endpoints.ca_bundle.as_deref());
     let stop = Stop { draining, metrics, shutdown_timeout };
     serve(conf, address, gateway, Refresh { credentials, fleet }, stop);
+    if let Some(bank) = bank {
+        bank.close();
+    }
     if let Some(writer) = writer {
         writer.stop();
     }
     Ok(())
+}
+
+/// Every credential source that the configuration names.
+fn credentials(deployments: &[Deployment], direct: &Direct, endpoints: &Endpoints) -> CredentialStore {
+    let pairs = deployments.iter().map(|one| (&one.credentials, &one.bearer));
+    let sources = pairs.chain([(&direct.credentials, &direct.bearer)]).flat_map(|(credentials, bearer)| {
+        [Some(credentials.clone()), bearer.clone().map(Credentials::ApiKey)].into_iter().flatten()
+    });
+    let options = Options { ca_bundle: endpoints.ca_bundle.clone(), region: direct.region.to_string() };
+    CredentialStore::new(sources, options)
 }
 
 /// Listens and serves until `stop` says so.
@@ -162,16 +205,6 @@ fn server_conf(listen: &Listen, num_retries: u32, ca_bundle: Option<&std::path::
         ca_file: ca_bundle.map(|path| path.to_string_lossy().into_owned()),
         ..ServerConf::default()
     }
-}
-
-fn local(status: Status) -> Local {
-    Box::new(move |request| {
-        status.answer(request.method, request.path, &|name| request.header(name)).map(|answer| LocalAnswer {
-            status: answer.status,
-            headers: answer.headers,
-            body: answer.body,
-        })
-    })
 }
 
 /// Keeps the addresses of the upstream hosts fresh.

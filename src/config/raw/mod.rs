@@ -1,11 +1,13 @@
 //! The shape of the YAML: which key holds what kind of value. The only place that knows it.
 //!
 //! Values are still as written, and `None` when they are not there or when a problem about them was told; how they
-//! combine and what they default to is decided in `resolve/`.
+//! combine and what they default to is decided in `resolve/`. `store.rs` and `budgets.rs` hold the keys of their subjects.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::budgets::{RawBudgets, RawGlobal};
+use self::store::RawStore;
 use super::known_keys::{GENERAL, MODEL_ENTRY, MODEL_INFO, MODEL_PARAMS, ROUTER, SETTINGS, TOP};
 use super::problem::{At, Located};
 use super::secrets::{is_variable_name, reference};
@@ -13,6 +15,9 @@ use super::section::{Reader, Section, Text, join};
 use crate::price::book::PriceOverride;
 use crate::types::secret::Secret;
 use crate::yaml::{Content, Node};
+
+pub(super) mod budgets;
+pub(super) mod store;
 
 type Number = Option<Located<u64>>;
 type Seconds = Option<Located<Duration>>;
@@ -82,6 +87,7 @@ pub(super) struct RawSettings {
     pub(super) num_retries: Number,
     pub(super) request_timeout: Seconds,
     pub(super) require_auth_for_metrics: Switch,
+    pub(super) global: RawGlobal,
 }
 
 #[derive(Default)]
@@ -103,6 +109,8 @@ pub(super) struct RawGeneral {
     pub(super) shutdown_timeout: Seconds,
     pub(super) request_log: Option<Text>,
     pub(super) operation_prices: Vec<(String, Text)>,
+    pub(super) store: RawStore,
+    pub(super) budgets: RawBudgets,
 }
 
 /// Reads `environment_variables` alone, because every other section may refer to it.
@@ -245,6 +253,7 @@ fn settings(reader: &mut Reader<'_>, node: &Node, path: &str) -> RawSettings {
         num_retries: section.count(reader, "num_retries", 0..=20),
         request_timeout: section.seconds(reader, "request_timeout"),
         require_auth_for_metrics: section.switch(reader, "require_auth_for_metrics_endpoint"),
+        global: budgets::global(reader, &section),
     }
 }
 
@@ -303,5 +312,7 @@ fn general(reader: &mut Reader<'_>, node: &Node) -> RawGeneral {
         shutdown_timeout: section.seconds(reader, "shutdown_timeout"),
         request_log: section.text(reader, "request_log"),
         operation_prices,
+        store: store::read(reader, &section),
+        budgets: budgets::read(reader, &section),
     }
 }

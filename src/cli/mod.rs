@@ -1,7 +1,8 @@
 //! The command line: what may be asked for, the help that teaches it, and the answers of `check`, `config show` and
-//! `version`. Running the proxy is the application's part; here it is only asked for.
+//! `version`. Running the proxy is the application's part; here it is only asked for. `key …` and `spend` talk to a
+//! running proxy (`client.rs`) and need no configuration.
 //!
-//! Exit codes: 0 done, 1 the configuration has problems, 2 the command line is wrong.
+//! Exit codes: 0 done, 1 the configuration has problems or the proxy refused, 2 the command line is wrong.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,14 +12,22 @@ use std::path::PathBuf;
 use std::process::{self, ExitCode};
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
+use self::client::{Client, Failure};
+use self::key::KeyCommand;
+use self::spend::SpendArgs;
 use crate::config::Config;
 use crate::config::load::{CliOverrides, Loaded, Source, load};
 use crate::config::problem::Warning;
 use crate::config::secrets::{Environment, ProcessEnvironment};
 use crate::config::show;
 use crate::types::secret::Secret;
+
+mod client;
+mod fields;
+mod key;
+mod spend;
 
 /// What the program has to do next.
 #[derive(Debug)]
@@ -38,13 +47,18 @@ Examples:
   AWS_REGION=us-west-2 dheera_ai                  no file: serve every id of your AWS account, to this machine only
   dheera_ai check --config conf/config.yaml       name every mistake in a file, with its line and what to do
   dheera_ai config show --config conf/config.yaml print what is in force, secrets redacted
+  dheera_ai key create --alias ci --max-budget 10 make a key that may spend ten dollars, of the proxy that runs here
+  dheera_ai spend --by key                        who spent how much this month
 
   curl http://127.0.0.1:4000/bedrock/model/amazon.nova-lite-v1:0/converse \\
        -H 'Authorization: Bearer '\"$DHEERA_AI_MASTER_KEY\" -H 'Content-Type: application/json' \\
        -d '{\"messages\":[{\"role\":\"user\",\"content\":[{\"text\":\"Hello\"}]}]}'
 
 Environment:
-  DHEERA_AI_MASTER_KEY            the key that clients send; without it only this machine may call
+  DHEERA_AI_MASTER_KEY            the key that may do everything; without it only this machine may call
+  DHEERA_AI_URL                   where `key` and `spend` find the proxy
+  DHEERA_AI_STORE_PATH            directory of keys, budgets and spend
+  REDIS_URL, REDIS_HOST           Redis, for keys and budgets that several proxies share
   AWS_REGION_NAME, AWS_REGION, AWS_DEFAULT_REGION
                                   region where the configuration names none, in this order
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, …
@@ -63,42 +77,97 @@ docs/configuration.md describes every key of the file.";
 #[derive(Debug, Parser)]
 #[command(name = "dheera_ai", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
 struct Cli {
-    /// Configuration file; without it every id goes directly to the account and region of the environment
-    #[arg(short, long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Address to listen on [default: 0.0.0.0 with a master key, else 127.0.0.1]
-    #[arg(long, value_name = "ADDRESS", global = true)]
-    host: Option<String>,
-    /// Port to listen on; 0 picks a free one [default: 4000]
-    #[arg(long, value_name = "PORT", global = true)]
-    port: Option<u16>,
-    /// Worker threads [default: one per core]
-    #[arg(long, value_name = "COUNT", global = true, value_parser = workers)]
-    num_workers: Option<usize>,
-    /// Serve other machines without a master key: whoever reaches the port spends on your AWS account
-    #[arg(long, global = true)]
-    allow_anonymous: bool,
+    #[command(flatten)]
+    serving: Serving,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// What a configuration is made of; before a subcommand or behind it.
+#[derive(Debug, Default, Args)]
+struct Serving {
+    /// Configuration file; without it every id goes directly to the account and region of the environment
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on [default: 0.0.0.0 with a master key, else 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<String>,
+    /// Port to listen on; 0 picks a free one [default: 4000]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "COUNT", value_parser = workers)]
+    num_workers: Option<usize>,
+    /// Serve other machines without a master key: whoever reaches the port spends on your AWS account
+    #[arg(long)]
+    allow_anonymous: bool,
+}
+
+impl Serving {
+    /// What stands behind a subcommand wins.
+    fn or(self, before: Self) -> Self {
+        Self {
+            config: self.config.or(before.config),
+            host: self.host.or(before.host),
+            port: self.port.or(before.port),
+            num_workers: self.num_workers.or(before.num_workers),
+            allow_anonymous: self.allow_anonymous || before.allow_anonymous,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check the configuration, list its deployments, and exit
-    Check,
+    Check {
+        #[command(flatten)]
+        serving: Serving,
+    },
     /// Look at the configuration
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Make and manage virtual keys of a running proxy
+    Key {
+        #[command(flatten)]
+        proxy: Proxy,
+        #[command(subcommand)]
+        command: Box<KeyCommand>,
+    },
+    /// Show what was spent
+    Spend {
+        #[command(flatten)]
+        proxy: Proxy,
+        #[command(flatten)]
+        arguments: SpendArgs,
+    },
     /// Print the version and exit
     Version,
+}
+
+/// How to reach the proxy. The master key comes from `DHEERA_AI_MASTER_KEY` alone: others can see arguments.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Proxy")]
+struct Proxy {
+    /// Where the proxy is [default: DHEERA_AI_URL, else http://127.0.0.1:4000]
+    #[arg(long, value_name = "URL", global = true)]
+    url: Option<String>,
+    /// PEM certificates to trust in place of the public ones
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+    /// Print the proxy's answer as it is
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Print the effective configuration as YAML, secrets redacted
-    Show,
+    Show {
+        #[command(flatten)]
+        serving: Serving,
+    },
 }
 
 fn workers(text: &str) -> Result<usize, String> {
@@ -165,38 +234,88 @@ fn answer(
             return Ok(Outcome::Exit(EXIT_USAGE.into()));
         }
     };
-    if matches!(cli.command, Some(Command::Version)) {
-        writeln!(out, "dheera_ai {}", env!("CARGO_PKG_VERSION"))?;
-        return Ok(Outcome::Exit(ExitCode::SUCCESS));
-    }
-    let source = cli.config.map_or(Source::Direct, Source::File);
-    let overrides = CliOverrides {
-        host: cli.host,
-        port: cli.port,
-        num_workers: cli.num_workers,
-        allow_anonymous: cli.allow_anonymous,
-    };
-    let Loaded { config, warnings } = match load(source, environment, &overrides) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            writeln!(err, "{problems}")?;
-            return Ok(Outcome::Exit(EXIT_PROBLEMS.into()));
+    let Cli { serving: before, command } = cli;
+    match command {
+        None => {
+            let loaded = configuration(before, environment, err)?;
+            Ok(loaded.map_or(Outcome::Exit(EXIT_PROBLEMS.into()), |loaded| {
+                Outcome::Run(Box::new(loaded.config), loaded.warnings)
+            }))
         }
-    };
-    match cli.command {
-        None => Ok(Outcome::Run(Box::new(config), warnings)),
-        Some(Command::Check) => {
+        Some(Command::Check { serving }) => {
+            let Some(Loaded { config, warnings }) = configuration(serving.or(before), environment, err)? else {
+                return Ok(Outcome::Exit(EXIT_PROBLEMS.into()));
+            };
             check(&config, &warnings, out)?;
             Ok(Outcome::Exit(ExitCode::SUCCESS))
         }
-        Some(Command::Config { command: ConfigCommand::Show }) => {
+        Some(Command::Config { command: ConfigCommand::Show { serving } }) => {
+            let Some(Loaded { config, warnings }) = configuration(serving.or(before), environment, err)? else {
+                return Ok(Outcome::Exit(EXIT_PROBLEMS.into()));
+            };
             for warning in &warnings {
                 writeln!(err, "warning: {warning}")?;
             }
             out.write_all(show::to_yaml(&config).as_bytes())?;
             Ok(Outcome::Exit(ExitCode::SUCCESS))
         }
-        Some(Command::Version) => Ok(Outcome::Exit(ExitCode::SUCCESS)),
+        Some(Command::Key { proxy, command }) => {
+            let done = client(&proxy, environment).and_then(|client| key::run(*command, &client, proxy.json, out, err));
+            concluded(done, err)
+        }
+        Some(Command::Spend { proxy, arguments }) => {
+            let done = client(&proxy, environment).and_then(|client| spend::run(&arguments, &client, proxy.json, out));
+            concluded(done, err)
+        }
+        Some(Command::Version) => {
+            writeln!(out, "dheera_ai {}", env!("CARGO_PKG_VERSION"))?;
+            Ok(Outcome::Exit(ExitCode::SUCCESS))
+        }
+    }
+}
+
+/// The configuration, `None` when its problems were told.
+fn configuration(serving: Serving, environment: &dyn Environment, err: &mut dyn Write) -> io::Result<Option<Loaded>> {
+    let source = serving.config.map_or(Source::Direct, Source::File);
+    let overrides = CliOverrides {
+        host: serving.host,
+        port: serving.port,
+        num_workers: serving.num_workers,
+        allow_anonymous: serving.allow_anonymous,
+    };
+    match load(source, environment, &overrides) {
+        Ok(loaded) => Ok(Some(loaded)),
+        Err(problems) => {
+            writeln!(err, "{problems}")?;
+            Ok(None)
+        }
+    }
+}
+
+const DEFAULT_URL: &str = "http://127.0.0.1:4000";
+
+fn client(proxy: &Proxy, environment: &dyn Environment) -> Result<Client, Failure> {
+    let variable = |name: &str| match environment.variable(name) {
+        Ok(value) => Ok(value.filter(|value| !value.expose().trim().is_empty())),
+        Err(_) => Err(Failure::Impossible(format!("the environment variable {name} is not UTF-8"))),
+    };
+    let master_key = variable("DHEERA_AI_MASTER_KEY")?.ok_or_else(|| {
+        let what = "set the environment variable DHEERA_AI_MASTER_KEY to the master key of the proxy";
+        Failure::Impossible(what.to_owned())
+    })?;
+    let from_environment = variable("DHEERA_AI_URL")?;
+    let url = proxy.url.as_deref().or(from_environment.as_ref().map(Secret::expose)).unwrap_or(DEFAULT_URL);
+    Client::new(url, &master_key, proxy.ca.as_deref())
+}
+
+fn concluded(done: Result<(), Failure>, err: &mut dyn Write) -> io::Result<Outcome> {
+    match done {
+        Ok(()) => Ok(Outcome::Exit(ExitCode::SUCCESS)),
+        Err(Failure::Output(error)) => Err(error),
+        Err(failure) => {
+            writeln!(err, "error: {failure}")?;
+            Ok(Outcome::Exit(EXIT_PROBLEMS.into()))
+        }
     }
 }
 
@@ -212,93 +331,9 @@ fn check(config: &Config, warnings: &[Warning], out: &mut dyn Write) -> io::Resu
     for warning in warnings {
         writeln!(out, "warning: {warning}")?;
     }
+    writeln!(out, "{}", show::store(config))?;
     writeln!(out, "The configuration is valid.")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Exit code as text, or `run`; then stdout and stderr.
-    fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (String, String, String) {
-        let environment: BTreeMap<String, Secret> =
-            variables.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect();
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let arguments = std::iter::once("dheera_ai").chain(arguments.iter().copied()).map(OsString::from);
-        let outcome = match answer(arguments, &environment, &mut out, &mut err).unwrap() {
-            Outcome::Run(..) => "run".to_owned(),
-            Outcome::Exit(code) if code == ExitCode::SUCCESS => "0".to_owned(),
-            Outcome::Exit(code) if code == ExitCode::from(1) => "1".to_owned(),
-            Outcome::Exit(code) if code == ExitCode::from(2) => "2".to_owned(),
-            Outcome::Exit(code) => format!("{code:?}"),
-        };
-        (outcome, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-    }
-
-    fn shipped(name: &str) -> String {
-        format!("{}/conf/{name}", env!("CARGO_MANIFEST_DIR"))
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn without_arguments_the_proxy_runs_from_the_environment() {
-        assert_eq!(run(&[], &[]).0, "run");
-        assert_eq!(run(&["--port", "0", "--host", "127.0.0.1", "--num-workers", "2"], &[]).0, "run");
-    }
-
-    #[test]
-    fn help_and_version_exit_with_success_on_stdout() {
-        let (code, out, err) = run(&["--help"], &[]);
-        assert_eq!((code.as_str(), err.as_str()), ("0", ""));
-        for taught in ["--config", "check", "config", "AWS_BEARER_TOKEN_BEDROCK", "curl "] {
-            assert!(out.contains(taught), "{taught}");
-        }
-        assert!(run(&["version"], &[]).1.starts_with("dheera_ai "));
-        assert_eq!(run(&["--version"], &[]).0, "0");
-    }
-
-    #[test]
-    fn a_wrong_command_line_exits_with_two() {
-        for arguments in
-            [vec!["--prot", "1"], vec!["--port", "70000"], vec!["--num-workers", "0"], vec!["chek"], vec!["config"]]
-        {
-            let (code, out, err) = run(&arguments, &[]);
-            assert_eq!((code.as_str(), out.as_str()), ("2", ""), "{arguments:?}");
-            assert!(!err.is_empty());
-        }
-    }
-
-    #[test]
-    fn check_lists_every_deployment_of_the_demo() {
-        let (code, out, err) = run(&["check", "-c", &shipped("demo.yaml")], &[("AWS_REGION", "us-east-1")]);
-        assert_eq!((code.as_str(), err.as_str()), ("0", ""));
-        for shown in ["my-bedrock-model", "my-claude-model", "my-cohere-model", "static keys", "is valid"] {
-            assert!(out.contains(shown), "{shown} in {out}");
-        }
-        assert!(!out.contains("UNKNOWN"), "{out}");
-    }
-
-    #[test]
-    fn a_bad_configuration_exits_with_one_and_names_the_problem() {
-        let (code, out, err) = run(&["check", "--config", "/nowhere/config.yaml"], &[]);
-        assert_eq!((code.as_str(), out.as_str()), ("1", ""));
-        assert!(err.contains("/nowhere/config.yaml: the configuration cannot be read"), "{err}");
-        assert_eq!(run(&["--host", "0.0.0.0"], &[]).0, "1");
-        assert_eq!(run(&["--host", "0.0.0.0", "--allow-anonymous"], &[]).0, "run");
-        assert_eq!(run(&["--host", "0.0.0.0"], &[("DHEERA_AI_MASTER_KEY", "sk-0123456789abcdef")]).0, "run");
-    }
-
-    #[test]
-    fn config_show_prints_yaml_without_secrets() {
-        let variables = [("DHEERA_AI_MASTER_KEY", "sk-canary-0123456789"), ("AWS_REGION", "us-east-1")];
-        let (code, out, err) = run(&["config", "show", "--config", &shipped("demo.yaml")], &variables);
-        assert_eq!(code, "0");
-        assert!(out.contains("model_list:") && out.contains("[redacted]"));
-        assert!(!out.contains("canary") && !err.contains("canary"));
-    }
-}
+mod tests;

@@ -1,0 +1,147 @@
+//! One line of the spend log: what was booked, on whose account, and why. The sum of all entries is what was spent.
+
+use serde::{Deserialize, Serialize};
+
+/// What an entry stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryKind {
+    /// A call that ended.
+    Request,
+    /// A lease whose owner was not heard of: charged in full.
+    Expired,
+    /// The owner was heard of after all: takes back what was charged too much. Its cost is negative.
+    Corrected,
+    /// `reset_spend`: no money was spent; the cost is zero and only the account changed.
+    Reset,
+}
+
+/// An entry as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When it was booked, Unix milliseconds by the store's clock.
+    pub at_ms: u64,
+    pub kind: EntryKind,
+    pub cost_nano_usd: i64,
+    pub row: Row,
+}
+
+/// What is known of a call. A field that does not apply is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Row {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
+    /// From 0; failed attempts before it cost nothing or have entries of their own.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempt: u64,
+    /// When the request arrived, Unix milliseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub started_at_ms: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub duration_ms: u64,
+    /// `key_id`, `master`, or empty for a lease that serves several requests.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub key_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_alias: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_user: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub operation: String,
+    /// What the client called the model.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The status the client got.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub status: u64,
+    /// Everything the model read, cached or not.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub prompt_tokens: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub completion_tokens: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_read_tokens: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_write_tokens: u64,
+    /// `exact`, `partial`, `unknown`: how far the cost rests on usage that Bedrock stated.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub certainty: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Sums of a day (UTC, of `Entry::at_ms`) for one combination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollup {
+    /// `2026-11-22`.
+    pub day: String,
+    pub of: RollupKey,
+    pub cost_nano_usd: i64,
+    pub requests: u64,
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+}
+
+/// By what is summed. Every entry counts once on each dimension that applies to it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RollupKey {
+    pub dimension: Dimension,
+    /// The key's id, the team's id …
+    pub id: String,
+    pub model: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dimension {
+    Key,
+    Team,
+    User,
+    Customer,
+    Tag,
+}
+
+impl Dimension {
+    pub const ALL: [Self; 5] = [Self::Key, Self::Team, Self::User, Self::Customer, Self::Tag];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Team => "team",
+            Self::User => "user",
+            Self::Customer => "customer",
+            Self::Tag => "tag",
+        }
+    }
+}
+
+impl Row {
+    /// The combinations this row counts on. The first is always that of the key: its sum is the sum of everything.
+    #[must_use]
+    pub fn rollups(&self) -> Vec<RollupKey> {
+        let one = |dimension, id: &str| RollupKey { dimension, id: id.to_owned(), model: self.model.clone() };
+        let mut keys = vec![one(Dimension::Key, &self.key_id)];
+        keys.extend(self.team_id.as_deref().map(|id| one(Dimension::Team, id)));
+        keys.extend(self.user_id.as_deref().map(|id| one(Dimension::User, id)));
+        keys.extend(self.end_user.as_deref().map(|id| one(Dimension::Customer, id)));
+        keys.extend(self.tags.iter().map(|tag| one(Dimension::Tag, tag)));
+        keys
+    }
+}

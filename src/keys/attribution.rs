@@ -1,0 +1,152 @@
+//! For whom and for what a request is: its end user and its tags, from headers and from the members of a body that AWS
+//! or the model's maker meant for that.
+//!
+//! - end user: a configured header; `X-Amzn-Bedrock-Request-Metadata` (JSON) and Converse's `requestMetadata`, members
+//!   `end_user`, `end_user_id`, `user_id`, `user`; Anthropic's `metadata.user_id`; OpenAI's `user`, `safety_identifier`;
+//! - tags: those of the key, its team and its user, then a configured header, separated by commas.
+//!
+//! A client may say what it wants here, so this only ever adds limits and is never a proof. Pure.
+
+use std::borrow::Cow;
+
+use memchr::memmem;
+use serde::Deserialize;
+
+use super::authenticate::{Caller, Holder};
+use crate::aws::operation::Metering;
+
+/// Characters of an end user's name or of a tag.
+const NAME_CHARACTERS_MAX: usize = 256;
+const TAG_CHARACTERS_MAX: usize = 128;
+const TAGS_MAX: usize = 32;
+
+/// AWS's header for what Converse has in its body.
+const REQUEST_METADATA_HEADER: &str = "x-amzn-bedrock-request-metadata";
+
+/// Gives the first value of a header by its lower-case name.
+pub type Header<'h> = dyn Fn(&str) -> Option<&'h [u8]> + 'h;
+
+/// Finds the end user. `names` are the configured headers, the first that is present wins; `body` may be empty where it
+/// was not read.
+#[must_use]
+pub fn end_user(names: &[String], header: &Header<'_>, metering: Metering, body: &[u8]) -> Option<String> {
+    let text = |name: &str| header(name).and_then(|value| std::str::from_utf8(value).ok());
+    names
+        .iter()
+        .find_map(|name| text(name).and_then(|value| clean(value, NAME_CHARACTERS_MAX)))
+        .or_else(|| {
+            let metadata: Option<Metadata<'_>> = serde_json::from_str(text(REQUEST_METADATA_HEADER)?).ok();
+            metadata?.end_user()
+        })
+        .or_else(|| from_body(metering, body))
+}
+
+/// The tags of a request, those that the operator gave first, without repetitions.
+#[must_use]
+pub fn tags(names: &[String], header: &Header<'_>, caller: &Caller) -> Vec<String> {
+    let own = caller.holder().into_iter().flat_map(Holder::records).flat_map(|(_, record)| &record.tags);
+    let sent = names.iter().find_map(|name| header(name)).and_then(|value| std::str::from_utf8(value).ok());
+    let mut tags: Vec<String> = Vec::new();
+    for tag in own.map(String::as_str).chain(sent.unwrap_or_default().split(',')) {
+        if tags.len() == TAGS_MAX {
+            break;
+        }
+        if let Some(tag) = clean(tag, TAG_CHARACTERS_MAX)
+            && !tags.contains(&tag)
+        {
+            tags.push(tag);
+        }
+    }
+    tags
+}
+
+fn from_body(metering: Metering, body: &[u8]) -> Option<String> {
+    // Looking for a name is a hundred times cheaper than parsing, and few bodies have one.
+    let has = |name: &str| memmem::find(body, name.as_bytes()).is_some();
+    match metering {
+        Metering::Converse | Metering::ConverseStream => {
+            let read: WithRequestMetadata<'_> = parse(body, has("\"requestMetadata\""))?;
+            read.request_metadata.end_user()
+        }
+        Metering::InvokeModel | Metering::InvokeModelStream | Metering::AnthropicMessages => {
+            let is_openai = has("\"user\"") && !has("\"anthropic_version\"");
+            anthropic(body, has("\"user_id\""))
+                .or_else(|| openai(body, is_openai && metering != Metering::AnthropicMessages))
+        }
+        Metering::OpenAiChat | Metering::OpenAiResponses => {
+            openai(body, has("\"user\"") || has("\"safety_identifier\""))
+        }
+        _ => None,
+    }
+}
+
+fn anthropic(body: &[u8], worth_parsing: bool) -> Option<String> {
+    let read: WithMetadata<'_> = parse(body, worth_parsing)?;
+    let user = read.metadata.user_id?;
+    // Claude Code writes `user_<hash>_account_<id>_session_<id>`: the session is not the user.
+    let user = match user.split_once("_session_") {
+        Some((who, _)) if who.starts_with("user_") => who,
+        _ => &user,
+    };
+    clean(user, NAME_CHARACTERS_MAX)
+}
+
+fn openai(body: &[u8], worth_parsing: bool) -> Option<String> {
+    let read: WithUser<'_> = parse(body, worth_parsing)?;
+    clean(&read.user.or(read.safety_identifier)?, NAME_CHARACTERS_MAX)
+}
+
+fn parse<'b, T: Deserialize<'b>>(body: &'b [u8], worth_parsing: bool) -> Option<T> {
+    if worth_parsing { serde_json::from_slice(body).ok() } else { None }
+}
+
+#[derive(Deserialize)]
+struct WithRequestMetadata<'b> {
+    #[serde(borrow, rename = "requestMetadata")]
+    request_metadata: Metadata<'b>,
+}
+
+#[derive(Deserialize)]
+struct WithMetadata<'b> {
+    #[serde(borrow)]
+    metadata: Metadata<'b>,
+}
+
+#[derive(Deserialize)]
+struct WithUser<'b> {
+    #[serde(borrow, default)]
+    user: Option<Cow<'b, str>>,
+    #[serde(borrow, default)]
+    safety_identifier: Option<Cow<'b, str>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Metadata<'b> {
+    #[serde(borrow)]
+    end_user: Option<Cow<'b, str>>,
+    #[serde(borrow)]
+    end_user_id: Option<Cow<'b, str>>,
+    #[serde(borrow)]
+    user_id: Option<Cow<'b, str>>,
+    #[serde(borrow)]
+    user: Option<Cow<'b, str>>,
+}
+
+impl Metadata<'_> {
+    fn end_user(&self) -> Option<String> {
+        let named = [&self.end_user, &self.end_user_id, &self.user_id, &self.user];
+        named.into_iter().flatten().find_map(|user| clean(user, NAME_CHARACTERS_MAX))
+    }
+}
+
+/// Without control characters, trimmed, and cut; `None` when nothing is left.
+fn clean(text: &str, characters_max: usize) -> Option<String> {
+    let visible: String =
+        text.trim().chars().filter(|character| !character.is_control()).take(characters_max).collect();
+    let trimmed = visible.trim();
+    if trimmed.is_empty() { None } else { Some(trimmed.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests;
