@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from decimal import Decimal
 from pathlib import Path
 
 import boto3
@@ -119,6 +120,14 @@ class Proxy(Process):
         assert len(found) == 1, found
         return json.loads(found[0])
 
+    def manage(self, path, body=None):
+        """What the management API answers to the master key: a POST if there is a body, which must succeed."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+            return json.load(answer, parse_float=Decimal)
+
     def get(self, path, **headers):
         """Status and text of a GET."""
         request = urllib.request.Request(self.url + path, headers=headers)
@@ -159,7 +168,8 @@ def start_proxy(_simulator, tmp_path_factory):
 
     def start(**environment):
         command = [binary("dheera_ai"), "--config", ROOT / "conf/demo.yaml", "--host", "127.0.0.1", "--port", "0"]
-        environment = {"AWS_ENDPOINT_URL": _simulator.url} | environment
+        store = tmp_path_factory.mktemp("store")
+        environment = {"AWS_ENDPOINT_URL": _simulator.url, "DHEERA_AI_STORE_PATH": str(store)} | environment
         started.append(Proxy(command, "RUNNING", environment, tmp_path_factory.mktemp("log") / "proxy.log"))
         return started[-1]
 

@@ -4,7 +4,7 @@ import re
 
 from conftest import ROOT
 
-DOCUMENTS = ("README.md", "docs/clients.md")
+DOCUMENTS = ("README.md", "docs/clients.md", "docs/keys.md")
 
 
 def blocks(document, language):
@@ -36,6 +36,12 @@ def curls():
         for _, block in blocks(document, "sh"):
             found += [(document, text) for text in commands(block, "curl")]
     return found
+
+
+def scripts():
+    """Every shell block of the documents that uses the command line of a running proxy."""
+    found = [(f"{document}:{line}", text) for document in DOCUMENTS for line, text in blocks(document, "sh")]
+    return [(where, text) for where, text in found if re.search(r"dheera_ai (?:key|spend)\b", text)]
 
 
 def programs():

@@ -143,9 +143,13 @@ CURLS = documents.curls()
 
 @pytest.mark.parametrize("document, command", CURLS, ids=[f"{document}-{at}" for at, (document, _) in enumerate(CURLS)])
 def test_a_curl_of_the_documents_works(document, command, open_proxy, proxy, tmp_path):
-    """Against the proxy it is written for: with a master key where the command shows `$DHEERA_AI_MASTER_KEY`."""
-    target = proxy if "$DHEERA_AI_MASTER_KEY" in command else open_proxy
-    ran = Ran(command, target, tmp_path, DHEERA_AI_MASTER_KEY=KEY)
+    """Against the proxy it is written for: with a master key where the command shows `$DHEERA_AI_MASTER_KEY` or a key
+    that was made with it."""
+    environment, target = {"DHEERA_AI_MASTER_KEY": KEY}, open_proxy
+    if re.search(r"\$(?:DHEERA_AI_MASTER_KEY|PROXY_KEY)\b", command):
+        key, target = proxy.manage("/key/generate", {"max_budget": 5}), proxy
+        environment |= {"PROXY_KEY": key["key"], "PROXY_KEY_ID": key["key_id"]}
+    ran = Ran(command, target, tmp_path, **environment)
     assert ran.status == 200, (document, command, ran.body)
 
 

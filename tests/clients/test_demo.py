@@ -24,18 +24,29 @@ def children(process):
     return [Path("/proc", pid) for pid in pids]
 
 
-def test_it_shows_answers_tokens_costs_and_metrics():
+def test_it_shows_answers_tokens_costs_a_budget_and_metrics(tmp_path):
     done = subprocess.run(
-        COMMAND, capture_output=True, text=True, env=os.environ | SHELL, timeout=DEADLINE_S, check=False
+        COMMAND, capture_output=True, text=True, env=os.environ | SHELL | {"TMPDIR": str(tmp_path)},
+        timeout=DEADLINE_S, check=False,
     )
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert done.stdout.count("\n== ") == 8 and done.stdout.count("You said: ") == 6
+    assert done.stdout.count("\n== ") == 12 and done.stdout.count("You said: ") == 6
     assert done.stdout.count("cost:  $0.") == 6 and "cost:  not known (unpriced_model)" in done.stdout
-    assert "dheera_ai_cost_nano_usd_total{" in done.stdout and done.stdout.rstrip().splitlines()[-1].startswith("Done.")
+    # A virtual key: at least one call is served, and what the budget does not cover is refused once and for all.
+    assert "call 1: cost $0.000" in done.stdout and "(x-dheera-ai-key-spend)" in done.stdout
+    assert ": ServiceQuotaExceededException: " in done.stdout and "retries by boto3: 0" in done.stdout
+    assert "== dheera_ai key list" in done.stdout and "== dheera_ai spend --by key" in done.stdout
+    assert done.stdout.count(" newcomer ") >= 2
+    assert "dheera_ai_cost_nano_usd_total{" in done.stdout and "dheera_ai_denied_total{" in done.stdout
+    assert done.stdout.rstrip().splitlines()[-1].startswith("Done.")
+    assert list(tmp_path.iterdir()) == [], "it left files behind"
 
 
-def test_interrupted_it_leaves_nothing_running():
-    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+def test_interrupted_it_leaves_nothing_running(tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as demo:
         try:
             for line in demo.stdout:
                 if line.startswith("== ConverseStream"):
@@ -48,3 +59,4 @@ def test_interrupted_it_leaves_nothing_running():
             demo.kill()
     assert demo.returncode == 130 and "Traceback" not in complaints, complaints
     assert not any(path.exists() for path in started)
+    assert list(tmp_path.iterdir()) == [], "it left files behind"

@@ -2,14 +2,17 @@
 //! simulator recognises the operation, checks the signature and writes the bill by code of its own, so that a mistake of
 //! the proxy cannot agree with itself. Every test waits for conditions; none waits for time.
 
+#![expect(clippy::print_stdout, reason = "what was measured, for those who ask with --show-output")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
 mod bidirectional;
 mod bill;
 mod bodies;
+mod budgets;
 mod costs;
 mod failover;
+mod keys;
 mod operations;
 mod shipped_configs;
 mod streams;

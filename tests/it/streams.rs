@@ -64,6 +64,12 @@ fn fault(rig: &Rig, fault: Value) {
 }
 
 /// What the operator is told of a stream that did not end well, and that the proxy goes on.
+/// A proxy that does not read on for long when a client has left.
+async fn impatient() -> Rig {
+    let entry = Entry::new("claude", "bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0");
+    Rig::with(&[entry], "general_settings: { drain_timeout: 0.2 }").await
+}
+
 async fn assert_recorded(rig: &Rig, answer: &Answer, reason: &str) -> Value {
     let record = rig.proxy.record(answer.call_id()).await;
     assert_eq!((&record["fault"], &record["reason"]), (&json!("upstream"), &json!(reason)), "{record}");
@@ -95,7 +101,7 @@ async fn every_stream_arrives_byte_for_byte() {
 /// not sent. No clock is asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_that_arrives_is_a_frame_that_leaves() {
-    let rig = Rig::start().await;
+    let rig = impatient().await;
     for http in [Http::One, Http::Two] {
         for count in [1, 2, 5, 9] {
             rig.simulator.clear_requests();
@@ -318,7 +324,7 @@ async fn an_upstream_that_falls_silent_ends_the_stream_with_an_exception_frame()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_in_mid_stream_is_recorded_and_costs_nobody_else_anything() {
-    let rig = Rig::start().await;
+    let rig = impatient().await;
     fault(&rig, json!({ "kind": "stall_mid_stream", "after_frames": 3 }));
     for http in [Http::One, Http::Two] {
         let mut connection = Connection::open(rig.proxy.address, http).await;
@@ -332,6 +338,40 @@ async fn a_client_that_leaves_in_mid_stream_is_recorded_and_costs_nobody_else_an
     eventually_idle(&rig).await;
     rig.simulator.behave(rules(&json!([])));
     rig.proxy.assert_serves(CLAUDE).await;
+}
+
+/// What the client does not read still says what it cost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cost_of_an_answer_is_known_although_its_client_left() {
+    let rig = Rig::start().await;
+    rig.simulator.behave(rules(&json!([{ "frames": 20, "frame_rate_hz": 40 }])));
+    for http in [Http::One, Http::Two] {
+        rig.simulator.clear_billed();
+        let mut connection = Connection::open(rig.proxy.address, http).await;
+        let response = connection.begin(&claude_stream()).await;
+        let call_id = response.headers()["x-dheera-ai-call-id"].to_str().unwrap().to_owned();
+        drop((response, connection));
+        let record = rig.proxy.record(&call_id).await;
+        assert_eq!(record["fault"], "disconnect", "{record}");
+        assert_eq!(record["reason"], "client_gone", "{record}");
+        assert_eq!(record["usage_certainty"], "exact", "{record}");
+        assert_eq!(record["cost_nano_usd"], rig.simulator.billed().total_nano_usd, "{record}");
+    }
+    // Also where the client leaves before the first byte.
+    rig.simulator.behave(rules(&json!([{ "fault": { "kind": "slow_first_byte", "ms": 300 } }])));
+    rig.simulator.clear_billed();
+    let before = rig.proxy.records().len();
+    let forwarded = rig.forwarded();
+    let mut connection = Connection::open(rig.proxy.address, Http::One).await;
+    let asked = Asked::converse(CLAUDE);
+    tokio::select! {
+        answer = connection.call(&asked) => panic!("answered too early: {answer:?}"),
+        () = eventually("the call to arrive", || (rig.forwarded() > forwarded).then_some(())) => {}
+    }
+    drop(connection);
+    let record = rig.proxy.records_once(before + 1).await.pop().unwrap();
+    assert_eq!(record["usage_certainty"], "exact", "{record}");
+    assert_eq!(record["cost_nano_usd"], rig.simulator.billed().total_nano_usd, "{record}");
 }
 
 /// The answer does not depend on how the client reads it: a reader far slower than the upstream gets every byte.

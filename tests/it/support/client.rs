@@ -67,6 +67,13 @@ impl Asked {
         self
     }
 
+    /// With this key in place of the master key.
+    #[must_use]
+    pub fn by(mut self, key: &str) -> Self {
+        self.headers.retain(|(name, _)| name != "authorization");
+        self.with("authorization", &format!("Bearer {key}"))
+    }
+
     /// Without the key, and without any other header so far.
     #[must_use]
     pub fn bare(mut self) -> Self {

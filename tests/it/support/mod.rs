@@ -6,6 +6,10 @@ mod direct;
 pub mod metrics;
 mod proxy;
 mod raw;
+#[path = "../../store/redis_server.rs"]
+#[allow(dead_code, reason = "the tests of the stores use all of it")]
+pub mod redis_server;
+mod stand;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,8 +24,10 @@ use sha2::{Digest, Sha256};
 
 pub use client::{Answer, Asked, Connection, Http, call, read_at_least, whole};
 pub use direct::direct;
-pub use proxy::{Proxy, Start, TemporaryFile, run_to_end};
+pub use proxy::{Proxy, Start, TemporaryDirectory, TemporaryFile, run_to_end};
 pub use raw::{End, Raw};
+pub(crate) use stand::on_both_stores;
+pub use stand::{Key, Plan, Stand, Store, converse, dollars, header_nano, nano, served, told};
 
 /// Nothing takes so long, however busy the machine is.
 pub const DEADLINE: Duration = Duration::from_secs(30);

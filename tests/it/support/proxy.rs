@@ -24,12 +24,16 @@ pub struct TemporaryFile(pub PathBuf);
 
 impl TemporaryFile {
     pub fn new(name: &str, content: &str) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("it-{}-{number}-{name}", std::process::id()));
+        let path = Self::path_of(name);
         fs::write(&path, content).unwrap();
         Self(path)
+    }
+
+    /// A path of its own for each call.
+    fn path_of(name: &str) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("it-{}-{number}-{name}", std::process::id()))
     }
 
     pub fn path(&self) -> &str {
@@ -41,6 +45,28 @@ impl Drop for TemporaryFile {
     fn drop(&mut self) {
         // Nothing is lost when the file has gone already.
         drop(fs::remove_file(&self.0));
+    }
+}
+
+/// A directory that is removed again, with all that is in it.
+pub struct TemporaryDirectory(pub PathBuf);
+
+impl TemporaryDirectory {
+    pub fn new(name: &str) -> Self {
+        let path = TemporaryFile::path_of(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        // Nothing is lost when it has gone already.
+        drop(fs::remove_dir_all(&self.0));
     }
 }
 
@@ -57,6 +83,8 @@ pub struct Proxy {
     stderr: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
     _config: Option<TemporaryFile>,
+    /// Where it keeps keys and budgets, unless its variables say otherwise.
+    _store: TemporaryDirectory,
 }
 
 /// How to start a proxy.
@@ -73,6 +101,7 @@ impl Proxy {
     /// Starts a proxy with the master key of the tests on a free port and waits until it says that it runs.
     pub fn start(start: Start<'_>) -> Self {
         let config = start.config.map(|text| TemporaryFile::new("config.yaml", text));
+        let store = TemporaryDirectory::new("store");
         let mut command = Command::new(BINARY);
         command.args(["--host", "127.0.0.1", "--port", "0"]).args(&start.arguments).env_clear();
         if let Some(config) = &config {
@@ -83,6 +112,7 @@ impl Proxy {
         }
         // No credential source of this machine may be asked.
         command.env("AWS_EC2_METADATA_DISABLED", "true").env("HOME", "/nonexistent");
+        command.env("DHEERA_AI_STORE_PATH", store.path());
         command.envs(start.variables).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (stdout, stderr) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<String>>::default());
@@ -107,7 +137,8 @@ impl Proxy {
                 }
             }),
         ];
-        let mut proxy = Self { child, address: ([127, 0, 0, 1], 0).into(), stdout, stderr, readers, _config: config };
+        let address = ([127, 0, 0, 1], 0).into();
+        let mut proxy = Self { child, address, stdout, stderr, readers, _config: config, _store: store };
         match said.recv_timeout(DEADLINE) {
             Ok(address) => proxy.address = address.parse().unwrap(),
             Err(error) => panic!("the proxy did not start, {error}:\n{}", proxy.stderr()),
