@@ -5,58 +5,15 @@
 //! many. Commands that only write ([`Op`]) are numbered by the node that sends them; a store applies each number once
 //! and in order, so sending them again, after a lost answer or a failover, changes nothing.
 
-use std::fmt;
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::entry::Row;
+pub use crate::types::ids::{AccountId, LeaseId, NodeId};
 use crate::types::money::NanoUsd;
 
 /// More in one account could not be counted exactly by Redis, whose scripts compute with doubles: 2⁵³ nano-dollars,
 /// about nine million dollars.
 pub const AMOUNT_MAX: NanoUsd = NanoUsd(1 << 53);
-
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            #[must_use]
-            pub fn new(text: impl Into<Arc<str>>) -> Self {
-                Self(text.into())
-            }
-
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
-
-name! {
-    /// One counter: whose, and of which period. `key/<id>/total`, `team/<id>/30d/1793491200` (start of the period in
-    /// Unix seconds), `key/<id>/model/<name>/1d/…`. A new period is a new account, so a reset cannot race with anything.
-    AccountId
-}
-name! {
-    /// One lease: `<call id>.<attempt>` or `slice.<uuid>`. Never used twice.
-    LeaseId
-}
-name! {
-    /// A replica, by the journal it owns; the same after a restart.
-    NodeId
-}
 
 /// Whose account it is. Also a label of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

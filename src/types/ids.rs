@@ -3,10 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
         pub struct $name(Arc<str>);
 
         impl $name {
@@ -50,4 +53,17 @@ name_type! {
 name_type! {
     /// Names one deployment in logs, metrics and headers; stable over restarts with the same configuration.
     DeploymentId
+}
+name_type! {
+    /// One counter: whose, and of which period. `key/<id>/total`, `team/<id>/30d/1793491200` (start of the period in
+    /// Unix seconds), `key/<id>/model/<name>/1d/…`. A new period is a new account, so a reset cannot race with anything.
+    AccountId
+}
+name_type! {
+    /// One lease: `<call id>.<attempt>` or `slice.<uuid>`. Never used twice.
+    LeaseId
+}
+name_type! {
+    /// A replica, by the journal it owns; the same after a restart.
+    NodeId
 }
