@@ -80,12 +80,15 @@ def reconcile(books):
             faults.append((what, details))
 
     by_request, by_key = defaultdict(int), defaultdict(int)
-    # Attempts that were sent and never answered, before one that was: nobody knows their ids at AWS.
-    unanswered = defaultdict(int)
+    # Attempts that were sent and never answered, before one that was: nobody knows their ids at AWS. They are charged
+    # without knowing their usage; what else a request was charged, and its last entry, is the attempt that was answered.
+    unanswered, last = defaultdict(int), {}
     for entry in books.entries:
         by_request[entry.request_id] += entry.cost
-        if entry.certainty == "unknown":
-            unanswered[entry.request_id] += entry.cost
+        before = last.get(entry.request_id)
+        if before and before.certainty == "unknown":
+            unanswered[entry.request_id] += before.cost
+        last[entry.request_id] = entry
         by_key[entry.key_id] += entry.cost
     spent = sum(entry.cost for entry in books.entries)
     nano = _nano
@@ -119,9 +122,7 @@ def reconcile(books):
         if record is None:
             unknown_to_proxies += cost or 0
             continue
-        booked = by_request.get(record["call_id"], 0)
-        if record.get("usage_certainty") == "exact":
-            booked -= unanswered[record["call_id"]]
+        booked = by_request.get(record["call_id"], 0) - unanswered[record["call_id"]]
         line = f"{record['call_id']} ({record.get('usage_certainty')}): billed {nano(cost or 0)}, booked {nano(booked)}"
         if record.get("usage_certainty") == "exact" and booked != cost:
             differences.append(line)
@@ -132,9 +133,7 @@ def reconcile(books):
     # Calls whose proxy was killed, or whose connection broke before a header: their ids at AWS are not known, only their
     # sum can be compared.
     identified = {record["call_id"] for record in by_aws_id.values()}
-    exact = {id for id, record in recorded.items() if record.get("usage_certainty") == "exact"}
-    orphans = sum(cost for id, cost in by_request.items() if id not in identified)
-    orphans += sum(cost for id, cost in unanswered.items() if id in identified and id in exact)
+    orphans = sum(unanswered[id] if id in identified else cost for id, cost in by_request.items())
     if unknown_to_proxies > orphans:
         fault("calls without an id of AWS are booked below their bill", [
             f"billed {nano(unknown_to_proxies)}, booked {nano(orphans)}"])
