@@ -19,6 +19,8 @@ use crate::error::{Failure, Fault};
 /// What a client may still send after an error is read for so long before the connection is closed; closing at once
 /// would reset it, and the client might lose the error.
 const LINGER: Duration = Duration::from_millis(500);
+/// And so much of it: a client on this machine can send gigabytes in that time.
+const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Before the header of an upstream's answer leaves: reads what it says about usage, adds our headers.
 pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) -> Result<()> {
@@ -195,10 +197,27 @@ async fn write(
     session.write_response_header(Box::new(response)).await?;
     session.write_response_body(if head_only { Bytes::new() } else { body }, true).await?;
     session.finish_body().await?;
-    if unread && !session.is_http2() && pingora_timeout::timeout(LINGER, session.drain_request_body()).await.is_err() {
-        log::debug!("a client went on sending after its error");
+    if unread && !session.is_http2() {
+        linger(session).await;
     }
     Ok(())
+}
+
+/// Reads what a client still sends, within bounds of time and size.
+async fn linger(session: &mut ServerSession) {
+    let until = Instant::now() + LINGER;
+    let mut bytes_left = LINGER_BYTES_MAX;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let Ok(Ok(Some(chunk))) = pingora_timeout::timeout(left, session.read_request_body()).await else {
+            return;
+        };
+        let Some(still_left) = bytes_left.checked_sub(chunk.len()) else {
+            log::debug!("a client went on sending after its error");
+            return;
+        };
+        bytes_left = still_left;
+    }
 }
 
 fn header_text(response: &ResponseHeader, name: &str) -> Option<String> {
