@@ -90,12 +90,7 @@ impl Ledger {
             row,
         };
         let asked = self.ask(&request.lease, true)?;
-        let mut answer = self.link.reserve(&request).await.map_err(|why| self.late(why))?;
-        if let Reserved::Denied(denial) = &answer
-            && self.make_room(denial, &request.charges).await
-        {
-            answer = self.link.reserve(&request).await.map_err(|why| self.late(why))?;
-        }
+        let answer = self.ask_store(&request).await?;
         let Reserve { lease, amount, tokens, charges, throttles, row, .. } = request;
         match answer {
             Reserved::Granted { balances } => {
@@ -125,6 +120,17 @@ impl Ledger {
         }
     }
 
+    /// Asks for a lease, and once more where what was in the way can be moved out of it.
+    async fn ask_store(&self, request: &Reserve) -> Result<Reserved, Refused> {
+        let answer = self.link.reserve(request).await.map_err(|why| self.late(why))?;
+        match &answer {
+            Reserved::Denied(denial) if self.make_room(denial, &request.charges).await => {
+                self.link.reserve(request).await.map_err(|why| self.late(why))
+            }
+            _ => Ok(answer),
+        }
+    }
+
     /// A lease for a reservation that was part of a slice before.
     pub(super) async fn own_lease(&self, ask: Ask) -> Result<(Result<Vec<Balance>, Denial>, Asked<'_>), Refused> {
         let Ask { lease, amount, tokens, charges, throttles, row, .. } = ask;
@@ -141,12 +147,7 @@ impl Ledger {
             return Err(why.into());
         }
         let asked = self.ask(&request.lease, false)?;
-        let mut answer = self.link.reserve(&request).await.map_err(|why| self.late(why))?;
-        if let Reserved::Denied(denial) = &answer
-            && self.make_room(denial, &request.charges).await
-        {
-            answer = self.link.reserve(&request).await.map_err(|why| self.late(why))?;
-        }
+        let answer = self.ask_store(&request).await?;
         match answer {
             Reserved::Granted { balances } => Ok((Ok(balances), asked)),
             Reserved::Denied(denial) => Ok((Err(denial), asked)),

@@ -1,7 +1,7 @@
 //! Where keys, budgets and the spend log live: two small traits, an embedded implementation and one on Redis.
 //!
 //! The store does not know what a key is: [`Directory`] keeps documents, [`LedgerStore`] runs the state machine of
-//! `budget::books` for everyone who shares it. `tests/store.rs` runs one contract suite on both implementations.
+//! `budget::books` for everyone who shares it. `tests/store/` runs one contract suite on both implementations.
 
 use std::fmt;
 use std::sync::Arc;
