@@ -191,6 +191,7 @@ fn foreign_crates_stay_where_they_belong() {
         ("prometheus", &["telemetry/metrics.rs", "app/"]),
         ("saphyr_parser", &["yaml.rs"]),
         ("clap", &["cli.rs", "cli/"]),
+        ("flate2", &["usage/encoded.rs"]),
         ("redis", &["store/redis/"]),
         ("redb", &["store/embedded/"]),
         ("std::env", &["config/secrets.rs", "credentials/", "cli.rs", "cli/"]),

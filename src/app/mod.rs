@@ -2,6 +2,7 @@
 //! every part.
 
 mod bank;
+mod edge;
 
 use std::fmt;
 use std::io;
@@ -12,14 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
-use pingora_proxy::http_proxy_service_with_name;
 use tokio::signal::unix::{SignalKind, signal};
 
 use bank::{Bank, Own, stored};
+use edge::Edge;
 
 use crate::admin::pages::Pages;
 use crate::admin::status::Status;
@@ -127,6 +127,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         pages: Pages { status, stored: bank.as_ref().map(|bank| stored(bank, &authenticator, &budgets)) },
     };
     let shutdown_timeout = limits.shutdown_timeout;
+    let edge = Edge::new(&limits);
     // Read now rather than in the first request.
     tracing::debug!(operations = route::operations().len(), "the route table is read");
     let gateway = Gateway::new(Parts {
@@ -148,7 +149,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
 
     let conf = server_conf(&listen, num_retries, endpoints.ca_bundle.as_deref());
     let stop = Stop { draining, metrics, shutdown_timeout };
-    serve(conf, address, gateway, Refresh { credentials, fleet }, stop);
+    serve(conf, address, edge, gateway, Refresh { credentials, fleet }, stop);
     if let Some(bank) = bank {
         bank.close();
     }
@@ -169,15 +170,10 @@ fn credentials(deployments: &[Deployment], direct: &Direct, endpoints: &Endpoint
 }
 
 /// Listens and serves until `stop` says so.
-fn serve(conf: ServerConf, address: SocketAddr, gateway: Gateway, refresh: Refresh, stop: Stop) {
+fn serve(conf: ServerConf, address: SocketAddr, edge: Edge, gateway: Gateway, refresh: Refresh, stop: Stop) {
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
-    let mut service = http_proxy_service_with_name(&server.configuration, gateway, "proxy");
-    if let Some(app) = service.app_logic_mut() {
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        app.server_options = Some(options);
-    }
+    let mut service = edge.service(&server.configuration, gateway);
     service.add_tcp(&address.to_string());
     server.add_service(service);
     server.add_service(background_service("names", Names(refresh.fleet.hosts())));

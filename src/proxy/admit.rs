@@ -42,6 +42,8 @@ pub(super) async fn admit(
     ctx: &mut RequestContext,
 ) -> Result<Admission, Failure> {
     let downstream = session.as_downstream_mut();
+    // A client that stops reading its answer is let go; a refusal too is an answer.
+    downstream.set_write_timeout(Some(gateway.limits.client_idle_timeout));
     check_head(gateway, downstream)?;
     body::check_framing(downstream)?;
     let target = raw_target(downstream)?;
@@ -72,8 +74,6 @@ pub(super) async fn admit(
         body::read(downstream, &gateway.limits, &gateway.room).await?
     };
     let read = Instant::now();
-    // A client that stops reading its answer is let go.
-    downstream.set_write_timeout(Some(gateway.limits.client_idle_timeout));
     ctx.record.request_bytes = body.bytes;
     let route = match found {
         Found::Route(route) => route,
@@ -86,6 +86,7 @@ pub(super) async fn admit(
     ctx.record.model_name = model_name(&group, model_id.as_deref());
     policy::allow(&caller, &Question { operation: call.operation, path, model_name: ctx.record.model_name.as_deref() })
         .map_err(not_allowed)?;
+    body::check_still_wanted(downstream)?;
     let resolved = Resolved { caller, call, group, model_id, body, read };
     afford(gateway, session, ctx, resolved).await?;
     Ok(Admission::Proceed)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use pingora_core::protocols::http::ServerSession;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -110,7 +111,10 @@ pub(super) async fn read(session: &mut ServerSession, limits: &Limits, room: &Ro
         Some(length) => Some(room.take(None, length).ok_or_else(no_room)?),
     };
     if expects_continue(session) {
+        // Pingora takes the 100 for an answer before the body's end, after which it would close the connection.
+        session.set_close_on_response_before_downstream_finish(false);
         session.write_continue_response().await.map_err(|error| gone(&error))?;
+        session.set_close_on_response_before_downstream_finish(true);
     }
     session.set_read_timeout(Some(limits.client_idle_timeout));
     let deadline = Instant::now() + limits.body_timeout;
@@ -157,6 +161,19 @@ async fn next_chunk(
         Ok(Err(error)) => Err(gone(&error)),
         Err(_elapsed) => Err(too_slow()),
     }
+}
+
+/// Refuses what its client has reset already. A storm of resets is sent in one go, so most of it is known by now, and what
+/// is not sent on is not billed.
+///
+/// # Errors
+/// When nobody waits for the answer any more.
+pub(super) fn check_still_wanted(session: &mut ServerSession) -> Result<(), Failure> {
+    // HTTP/1 has no sign for it but the end of the connection, and looking for that is a system call.
+    if session.is_http2() && session.read_body_or_idle(true).now_or_never().is_some() {
+        return Err(gone("reset before it was sent on"));
+    }
+    Ok(())
 }
 
 fn announced_length(session: &ServerSession) -> Result<Option<usize>, Failure> {
@@ -235,7 +252,7 @@ fn no_room() -> Failure {
     .with(|response| response.retry_after(Duration::from_secs(1)))
 }
 
-fn gone(error: &pingora_core::Error) -> Failure {
+fn gone(error: impl std::fmt::Display) -> Failure {
     Failure::new(
         Fault::Disconnect,
         "client_gone",

@@ -14,7 +14,6 @@ use super::body::RequestBody;
 use super::call::Call;
 use super::replay::{Shared, Slot};
 use super::reserve::Booking;
-use crate::aws::eventstream::decode::Decoder;
 use crate::deployment::fleet::{Group, Target};
 use crate::deployment::outcome::Setback;
 use crate::error::Failure;
@@ -71,8 +70,6 @@ pub(super) struct Attempt {
     pub target: Arc<Target>,
     pub auth: crate::credentials::UpstreamAuth,
     pub reader: Option<UsageReader>,
-    /// Follows the frames of an event stream that nobody meters.
-    pub frames: Option<Decoder>,
     /// Signs the frames of a bidirectional stream.
     pub resigner: Option<Resigner>,
     /// Of a bidirectional stream, whose prompt has no end before its answer begins.

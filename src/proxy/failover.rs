@@ -11,7 +11,7 @@ use super::Gateway;
 use super::context::{RequestContext, Stage};
 use super::replay::{BUDGET_SPENT, UPSTREAM_SILENT};
 use super::select::unreachable_deployments;
-use crate::aws::error_body::ErrorType;
+use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::deployment::outcome::{self, Setback};
 use crate::error::{Failure, Fault};
 
@@ -83,6 +83,10 @@ pub(super) fn broken(
         return error;
     };
     if attempt.first_byte.is_some() {
+        // Nothing of it has left yet, so the client can be told by a proper error.
+        if attempt.status.is_some_and(|status| (200..300).contains(&status)) {
+            ctx.failure = Some(answer_broke().because(error.to_string()));
+        }
         return error;
     }
     // It may have been served all the same, and whoever pays for it must not find it missing.
@@ -115,7 +119,7 @@ pub(super) fn failure_of(error: &Error) -> Failure {
             ErrorType::ModelTimeout,
             "The model did not answer in time. Ask for less, stream the answer, or have the operator raise `timeout`.",
         )
-        .with(crate::aws::error_body::ErrorResponse::no_retry)
+        .with(ErrorResponse::no_retry)
         .because(error.to_string());
     }
     if *error.etype() == BUDGET_SPENT {
@@ -142,6 +146,16 @@ pub(super) fn failure_of(error: &Error) -> Failure {
         ),
     }
     .because(error.to_string())
+}
+
+/// A success that broke off before its end: it was served and is billed, so SDKs must not ask for it again.
+fn answer_broke() -> Failure {
+    Failure::upstream(
+        "upstream_broke",
+        ErrorType::ModelTimeout,
+        "The connection to the model broke before its answer was complete. Sending the request again is billed again.",
+    )
+    .with(ErrorResponse::no_retry)
 }
 
 fn another(explanation: String) -> Box<Error> {

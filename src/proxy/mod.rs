@@ -7,6 +7,7 @@ mod body;
 mod booking;
 mod call;
 mod context;
+mod event_stream;
 mod failover;
 mod named_budgets;
 mod purse;

@@ -77,7 +77,9 @@ impl Purse {
             Err(Refused::Denied(Denial::Budget { remaining, .. }, _)) => {
                 // The last there is; another may have been faster.
                 let all = had.saturating_add(remaining);
-                remaining == NanoUsd::ZERO || reservation.extend_to(all).await.is_err() || all.0 < needed.0 + ahead.0
+                remaining == NanoUsd::ZERO
+                    || reservation.extend_to(all).await.is_err()
+                    || all < needed.saturating_add(ahead)
             }
             Err(Refused::Denied(..) | Refused::Failed(_)) => true,
         };

@@ -4,8 +4,9 @@
 //! Pingora's own retry buffer stops at 64 KiB and a larger body that was read before would hang; SigV4 needs the whole
 //! body before the header. Its `custom` session is the way around both (a hidden API: hence the exact version pin).
 //! The same place can do more that needs the real session: hold the header of a small answer until its cost is known,
-//! watch how long the upstream keeps silent, end an event stream with an exception frame when it breaks or its budget
-//! is used up, and read an answer to its end when the client went away, because its last bytes say what it cost.
+//! watch how long the upstream keeps silent, end a stream when its budget is used up, and read an answer to its end
+//! when the client went away, because its last bytes say what it cost. What goes out of an event stream, and how it
+//! ends, is decided in `event_stream.rs`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,8 +25,8 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::event_stream::{Ended, EventStream, LastWords};
 use super::purse::Purse;
-use crate::aws::error_body::exception_frame;
 
 /// The error type of an upstream that kept silent too long; `failover` turns it into a 408.
 pub(super) const UPSTREAM_SILENT: ErrorType = ErrorType::new("UpstreamSilent");
@@ -37,8 +38,6 @@ pub(super) const BUDGET_SPENT: ErrorType = ErrorType::new("BudgetSpent");
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Whether the event stream stands between two frames: in the middle of one, a further frame could not be read.
-    between_frames: AtomicBool,
     /// Whether the answer has gone out to its end.
     answered: AtomicBool,
     /// Whether the client went away and the answer is read for its bill alone.
@@ -53,24 +52,11 @@ struct State {
     /// Headers to add to a held answer.
     late_headers: Vec<(&'static str, String)>,
     hold: bool,
+    /// Set when the answer that begins is an event stream.
     last_words: Option<LastWords>,
     ended: Option<Ended>,
     /// How far an answer is read on that nobody waits for.
     drain: Option<Drain>,
-}
-
-/// The exceptions that end an event stream, by names that its operation models.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LastWords {
-    pub broken: &'static str,
-    pub budget_spent: &'static str,
-}
-
-/// Why we ended an event stream with an exception frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    Broken,
-    BudgetSpent,
 }
 
 /// Bounds on reading an answer whose client went away.
@@ -103,9 +89,8 @@ impl Shared {
         self.lock().late_headers.push((name, value));
     }
 
-    /// Sets what to tell the client should the stream have to end before its time.
+    /// Announces an event stream, and what to tell the client should it have to end before its time.
     pub(super) fn last_words(&self, exceptions: LastWords) {
-        self.between_frames.store(true, Ordering::Relaxed);
         self.lock().last_words = Some(exceptions);
     }
 
@@ -117,10 +102,6 @@ impl Shared {
     /// Whether the client went away before the answer was complete.
     pub(super) fn deserted(&self) -> bool {
         self.deserted.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn between_frames(&self, between: bool) {
-        self.between_frames.store(between, Ordering::Relaxed);
     }
 
     pub(super) fn answered(&self) -> bool {
@@ -138,15 +119,15 @@ impl Shared {
 }
 
 /// Holds the way back: the real session returns here when the replaying one is dropped.
-#[derive(Default)]
 pub(super) struct Slot {
     home: Arc<Mutex<Option<ServerSession>>>,
+    shared: Arc<Shared>,
 }
 
 impl Slot {
     /// Puts a session of ours in the place of the real one.
     pub(super) fn wrap(session: &mut ServerSession, body: Body, shared: Arc<Shared>) -> Self {
-        let slot = Self::default();
+        let slot = Self { home: Arc::default(), shared: Arc::clone(&shared) };
         let real = std::mem::replace(session, ServerSession::new_custom(Box::new(())));
         *session = ServerSession::new_custom(Box::new(ReplaySession {
             real: Some(real),
@@ -156,14 +137,18 @@ impl Slot {
             held: None,
             quiet_until: None,
             started: false,
-            whole_frames_sent: true,
+            events: None,
             deserted: None,
         }));
         slot
     }
 
-    /// Puts the real session back, so that Pingora can keep the connection.
+    /// Puts the real session back, so that Pingora can keep the connection. Not where the client got a part of the answer
+    /// only: Pingora would end it as if it were whole, and who stopped reading for a while would take it for that.
     pub(super) fn unwrap(self, session: &mut ServerSession) {
+        if self.shared.deserted() {
+            return;
+        }
         // Dropping the replaying session sends the real one home.
         *session = ServerSession::new_custom(Box::new(()));
         if let Some(real) = self.home.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -171,10 +156,6 @@ impl Slot {
         }
     }
 }
-
-const BROKEN: &str = "The connection to the model broke. What came so far is incomplete.";
-const SPENT: &str = "The budget is used up, so the answer ends here, incomplete. Ask for a larger budget, or set a smaller \
-                     maximum of tokens.";
 
 /// Where the request body comes from.
 pub(super) enum Body {
@@ -193,6 +174,11 @@ struct Held {
 /// Larger answers leave at once, without the headers that depend on their body.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
+/// Whether an answer's header is among `tasks`.
+fn begins(tasks: &[HttpTask]) -> bool {
+    tasks.iter().any(|task| matches!(task, HttpTask::Header(header, _) if !header.status.is_informational()))
+}
+
 fn too_long() -> Box<Error> {
     Error::explain(ErrorType::ConnectionClosed, "the client went away and the answer is too long to be read on")
         .into_down()
@@ -207,8 +193,8 @@ struct ReplaySession {
     held: Option<Held>,
     quiet_until: Option<Instant>,
     started: bool,
-    /// Whether what the client got so far ends with a whole frame.
-    whole_frames_sent: bool,
+    /// The answer, where it is an event stream.
+    events: Option<EventStream>,
     deserted: Option<Deserted>,
 }
 
@@ -260,7 +246,9 @@ impl ReplaySession {
     }
 
     async fn silent(&mut self) -> Result<Option<Bytes>> {
-        if let Some(frame) = self.take_last_words(Ended::Broken) {
+        if self.shared.ended().is_none()
+            && let Some(frame) = self.end_events(Ended::Broken)
+        {
             self.real_mut().response_duplex_vec(vec![HttpTask::Body(Some(frame), true)]).await?;
         }
         Error::e_explain(UPSTREAM_SILENT, "no byte of the upstream within its time")
@@ -277,17 +265,26 @@ impl ReplaySession {
         self.deserted.is_some()
     }
 
-    fn take_last_words(&self, ended: Ended) -> Option<Bytes> {
-        if !self.shared.between_frames.load(Ordering::Relaxed) {
-            return None;
+    /// Keeps back what of an event stream is not yet a whole frame; a stream that breaks gets its exception frame.
+    fn whole_frames(&mut self, tasks: Vec<HttpTask>) -> Vec<HttpTask> {
+        if begins(&tasks) {
+            self.events = self.shared.lock().last_words.take().map(EventStream::new);
         }
-        let mut state = self.shared.lock();
-        let exceptions = state.last_words.take()?;
-        state.ended = Some(ended);
-        Some(Bytes::from(match ended {
-            Ended::Broken => exception_frame(exceptions.broken, BROKEN),
-            Ended::BudgetSpent => exception_frame(exceptions.budget_spent, SPENT),
-        }))
+        let Some(events) = &mut self.events else {
+            return tasks;
+        };
+        let tasks = events.pass(tasks);
+        if let Some(ended) = events.ended() {
+            self.shared.lock().ended = Some(ended);
+        }
+        tasks
+    }
+
+    /// The frame that ends an event stream before its time, if the answer is one.
+    fn end_events(&mut self, why: Ended) -> Option<Bytes> {
+        let frame = self.events.as_mut()?.end(why)?;
+        self.shared.lock().ended = Some(why);
+        Some(frame)
     }
 
     /// Hands `tasks` to the client, or drops them when it went away. True when the answer is complete.
@@ -316,30 +313,14 @@ impl ReplaySession {
         }
     }
 
-    /// Ends an answer that nothing is left to pay for, as soon as it stands between two frames.
+    /// Ends an answer that nothing is left to pay for: what came last is not paid, and does not go out.
     async fn end_unpaid(&mut self, mut tasks: Vec<HttpTask>) -> Result<bool> {
-        let event_stream = self.shared.lock().last_words.is_some();
-        if event_stream && !self.whole_frames_sent {
-            // The rest of a frame that has begun; what it costs is within what was set aside ahead.
-            return self.deliver(tasks).await;
-        }
-        self.shared.between_frames.store(self.whole_frames_sent, Ordering::Relaxed);
-        if let Some(frame) = self.take_last_words(Ended::BudgetSpent) {
+        if let Some(frame) = self.end_events(Ended::BudgetSpent) {
             tasks.retain(|task| matches!(task, HttpTask::Header(..)));
             tasks.push(HttpTask::Body(Some(frame), true));
             self.deliver(tasks).await?;
         }
         Error::e_explain(BUDGET_SPENT, "nothing is left to pay for more of this answer")
-    }
-
-    /// A broken event stream ends with an exception frame: a bare end looks like success to several SDKs.
-    fn mend(&self, tasks: &mut [HttpTask]) {
-        if let Some(task) = tasks.iter_mut().find(|task| matches!(task, HttpTask::Failed(_)))
-            && let Some(frame) = self.take_last_words(Ended::Broken)
-        {
-            log::warn!("upstream broke in mid-stream: {task:?}");
-            *task = HttpTask::Body(Some(frame), true);
-        }
     }
 
     /// Starts the clock of the upstream's next silence.
@@ -351,12 +332,10 @@ impl ReplaySession {
             .map(|silence| Instant::now() + if self.started { silence.idle } else { silence.first_byte });
     }
 
-    /// Keeps `tasks` back while the answer may still gain a header. Gives them all when the answer is complete, has
-    /// grown too large or failed.
+    /// Keeps `tasks` back while the answer may still gain a header. Gives them all when the answer is complete or has
+    /// grown too large. Of one that failed nothing is given but the failure: the client can still be told by an error.
     fn hold(&mut self, tasks: Vec<HttpTask>) -> Option<Vec<HttpTask>> {
-        let begins =
-            tasks.iter().any(|task| matches!(task, HttpTask::Header(header, _) if !header.status.is_informational()));
-        if self.held.is_none() && !(begins && std::mem::take(&mut self.shared.lock().hold)) {
+        if self.held.is_none() && !(begins(&tasks) && std::mem::take(&mut self.shared.lock().hold)) {
             return Some(tasks);
         }
         let held = self.held.get_or_insert_with(|| Held { tasks: Vec::with_capacity(4), bytes: 0 });
@@ -366,8 +345,11 @@ impl ReplaySession {
             }
             held.tasks.push(task);
         }
-        let complete = held.tasks.iter().any(|task| task.is_end() || matches!(task, HttpTask::Failed(_)));
-        if !complete && held.bytes <= HELD_BYTES_MAX {
+        if let Some(failure) = held.tasks.iter().position(|task| matches!(task, HttpTask::Failed(_))) {
+            let held = self.held.take()?;
+            return Some(held.tasks.into_iter().skip(failure).collect());
+        }
+        if !held.tasks.iter().any(HttpTask::is_end) && held.bytes <= HELD_BYTES_MAX {
             return None;
         }
         let mut tasks = self.held.take().map(|held| held.tasks).unwrap_or_default();
@@ -424,19 +406,20 @@ impl CustomSession for ReplaySession {
         self.real_mut().write_response_trailers(trailers).await
     }
 
-    async fn response_duplex_vec(&mut self, mut tasks: Vec<HttpTask>) -> Result<bool> {
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         self.started = true;
         self.heard();
-        self.mend(&mut tasks);
+        let tasks = self.whole_frames(tasks);
         let Some(tasks) = self.hold(tasks) else {
             return Ok(false);
         };
         if !self.shared.purse.suffices().await {
             return self.end_unpaid(tasks).await;
         }
-        let ended = self.deliver(tasks).await?;
-        self.whole_frames_sent = self.shared.between_frames.load(Ordering::Relaxed);
-        Ok(ended)
+        if tasks.is_empty() {
+            return Ok(false);
+        }
+        self.deliver(tasks).await
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
@@ -547,6 +530,7 @@ impl CustomSession for ReplaySession {
             *next = 0;
         }
         self.held = None;
+        self.events = None;
         self.started = false;
         self.heard();
     }

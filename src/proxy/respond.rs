@@ -10,9 +10,10 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::{RequestContext, milliseconds};
-use super::replay::LastWords;
+use super::event_stream::LastWords;
 use super::reserve::Booking;
 use super::{Gateway, LocalAnswer, settle};
+use crate::aws::eventstream;
 use crate::aws::operation::Streaming;
 use crate::error::{Failure, Fault};
 
@@ -53,8 +54,8 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
     };
     if whole {
         admitted.shared.hold();
-    } else if (200..300).contains(&status)
-        && let Some(exceptions) = last_words(admitted.call.operation.stream_exceptions)
+    } else if takes_frames(response)
+        && let Some(exceptions) = LastWords::of(admitted.call.operation.stream_exceptions)
     {
         admitted.shared.last_words(exceptions);
     }
@@ -109,11 +110,6 @@ pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option
     };
     if let (Some(reader), Some(bytes)) = (attempt.reader.as_mut(), bytes) {
         reader.push(bytes);
-        if matches!(admitted.call.operation.streaming, Streaming::EventStream) {
-            let followed =
-                attempt.frames.as_mut().map(|frames| frames.push(bytes, &mut |_| {}).is_ok() && frames.at_boundary());
-            admitted.shared.between_frames(followed.or_else(|| reader.at_boundary()).unwrap_or(false));
-        }
     }
     if let (Some(reader), Some(booking)) = (attempt.reader.as_ref(), admitted.booking.as_ref())
         && let Some(bound) = &booking.bound
@@ -127,14 +123,13 @@ pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option
     }
 }
 
-/// How a stream is ended before its time: by names that the operation models; SDKs lose the message of any other.
-fn last_words(modelled: &[&'static str]) -> Option<LastWords> {
-    let first = |names: [&'static str; 3]| names.into_iter().find(|name| modelled.contains(name));
-    Some(LastWords {
-        broken: first(["serviceUnavailableException", "internalServerException", "validationException"])?,
-        // No stream models a quota, and a throttle would be tried again.
-        budget_spent: first(["validationException", "throttlingException", "internalServerException"])?,
-    })
+/// Whether the answer is an event stream to which a further frame could be added: one that is not compressed, and has
+/// no announced length, which would leave no room for it (and tells the client of a cut by itself).
+fn takes_frames(response: &ResponseHeader) -> bool {
+    response.status.is_success()
+        && header_text(response, "content-type").is_some_and(|found| eventstream::is_announced_by(&found))
+        && header_text(response, "content-encoding").is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity"))
+        && !response.headers.contains_key(header::CONTENT_LENGTH)
 }
 
 /// Answers with an error of our own.

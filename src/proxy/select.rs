@@ -10,7 +10,6 @@ use super::context::{Admitted, Attempt, RequestContext, Stage};
 use super::replay::Silence;
 use super::{Gateway, failover, reserve, settle};
 use crate::aws::error_body::ErrorType;
-use crate::aws::eventstream::decode::{Decoder, Limits};
 use crate::aws::operation::Streaming;
 use crate::credentials::UpstreamAuth;
 use crate::deployment::fleet::Target;
@@ -127,12 +126,9 @@ fn dispatch(ctx: &mut RequestContext, index: usize, target: Arc<Target>, auth: U
         first_byte: if streams { target.stream_timeout } else { target.timeout },
         idle: target.idle_timeout,
     });
-    let reader = UsageReader::new(admitted.facts.clone());
-    let unmetered = admitted.call.operation.streaming == Streaming::EventStream && reader.at_boundary().is_none();
     let attempt = Attempt {
         index,
-        reader: Some(reader),
-        frames: unmetered.then(|| Decoder::new(Limits::default())),
+        reader: Some(UsageReader::new(admitted.facts.clone())),
         target,
         auth,
         resigner: None,

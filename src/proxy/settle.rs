@@ -7,7 +7,7 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::{Admitted, Attempt, RequestContext, Stage, milliseconds};
-use super::replay::Ended;
+use super::event_stream::Ended;
 use super::reserve::Booking;
 use crate::aws::operation::Metering;
 use crate::budget::entry::Row;

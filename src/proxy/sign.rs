@@ -42,9 +42,11 @@ fn build(
     let path = [host.endpoint.path_prefix.as_str(), &path].concat();
     let target = if call.query.is_empty() { path.clone() } else { [path.as_str(), "?", &call.query].concat() };
     let passed = passing_headers(&client.headers, call.operation);
-    let mut header = RequestHeader::build(client.method.clone(), target.as_bytes(), Some(passed.len() + 6))?;
+    let mut header = RequestHeader::build(client.method.clone(), target.as_bytes(), Some(passed.len() + 7))?;
     header.set_version(client.version);
     header.insert_header("host", host.authority.as_str())?;
+    // Silence would allow any coding (RFC 9110), and what is compressed takes no further frame. Unsigned, as boto3 does.
+    header.insert_header("accept-encoding", "identity")?;
     for (name, value) in &passed {
         header.append_header((*name).to_owned(), *value)?;
     }

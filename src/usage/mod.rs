@@ -6,6 +6,7 @@
 
 mod counts;
 mod document;
+mod encoded;
 mod family;
 mod headers;
 mod json_scan;
@@ -20,6 +21,7 @@ pub use request::{ModelFamily, RequestFacts};
 use crate::aws::operation::Metering;
 use crate::types::usage::{Terms, Usage};
 use document::{Document, Scanner, Site};
+use encoded::Inflater;
 use headers::Head;
 use sse::LineReader;
 use stream::EventReader;
@@ -54,7 +56,7 @@ pub enum Certainty {
 /// Why usage is not exact; a label for metrics and the request record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The body is compressed.
+    /// The body is compressed in a way that is not read, or wrongly.
     Encoded,
     /// The body is not what its operation returns.
     Malformed,
@@ -92,6 +94,8 @@ pub struct UsageReader {
     facts: RequestFacts,
     head: Head,
     mode: Mode,
+    inflater: Option<Box<Inflater>>,
+    /// Uncompressed.
     body_bytes: u64,
     interrupted: bool,
 }
@@ -120,11 +124,11 @@ impl UsageReader {
     #[must_use]
     pub fn new(facts: RequestFacts) -> Self {
         let mode = Mode::of(&facts);
-        Self { facts, head: Head::default(), mode, body_bytes: 0, interrupted: false }
+        Self { facts, head: Head::default(), mode, inflater: None, body_bytes: 0, interrupted: false }
     }
 
-    /// The header of the answer; call it before the first [`Self::push`]. A status that is no success bills nothing,
-    /// and a body that is compressed cannot be read (the proxy asks AWS for `identity`).
+    /// The header of the answer; call it before the first [`Self::push`]. A status that is no success bills nothing;
+    /// of the content codings, `gzip` and `deflate` are read (the proxy asks AWS for `identity`).
     pub fn response_header<'h>(
         &mut self,
         status: u16,
@@ -135,37 +139,36 @@ impl UsageReader {
         for (name, value) in headers {
             self.head.take(name, value);
         }
-        let encoding = content_encoding.map(str::trim).unwrap_or_default();
-        let plain = encoding.is_empty() || encoding.eq_ignore_ascii_case("identity");
-        let reads = matches!(self.mode, Mode::Body(_) | Mode::Events(_) | Mode::Lines(_));
         if !(200..300).contains(&status) {
             self.mode = Mode::Nothing;
-        } else if reads && !plain {
-            self.mode = Mode::Unreadable(Cause::Encoded);
         } else if content_type.is_some_and(|found| headers::is_media_type(found, "text/event-stream"))
             && let Some(sites) = surface_sites(self.facts.metering)
         {
             self.mode = Mode::Lines(Box::new(LineReader::new(sites)));
         }
+        let encoding = content_encoding.map(str::trim).unwrap_or_default();
+        let plain = encoding.is_empty() || encoding.eq_ignore_ascii_case("identity");
+        if !plain && matches!(self.mode, Mode::Body(_) | Mode::Events(_) | Mode::Lines(_)) {
+            self.inflater = Inflater::of(encoding).map(Box::new);
+            if self.inflater.is_none() {
+                self.mode = Mode::Unreadable(Cause::Encoded);
+            }
+        }
     }
 
     /// The next bytes of the body, cut anywhere.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.body_bytes = self.body_bytes.saturating_add(bytes.len() as u64);
-        match &mut self.mode {
-            Mode::Nothing | Mode::FromRequest | Mode::Unreadable(_) => {}
-            Mode::Body(body) => body.malformed |= body.scanner.push(bytes, &mut body.document).is_err(),
-            Mode::Events(events) => events.push(bytes),
-            Mode::Lines(lines) => lines.push(bytes),
-        }
-    }
-
-    /// Whether the event stream that is being read stands between two frames; `None` where no event stream is read.
-    #[must_use]
-    pub fn at_boundary(&self) -> Option<bool> {
-        match &self.mode {
-            Mode::Events(events) => Some(events.at_boundary()),
-            _ => None,
+        let Self { mode, inflater, body_bytes, .. } = self;
+        let mut read = |bytes: &[u8]| {
+            *body_bytes = body_bytes.saturating_add(bytes.len() as u64);
+            mode.push(bytes);
+        };
+        let Some(inflater) = inflater else {
+            return read(bytes);
+        };
+        if inflater.push(bytes, &mut read).is_err() {
+            self.inflater = None;
+            self.mode = Mode::Unreadable(Cause::Encoded);
         }
     }
 
@@ -174,6 +177,7 @@ impl UsageReader {
     pub fn output_bytes_seen(&self) -> u64 {
         match &self.mode {
             Mode::Events(events) => events.content_bytes(),
+            Mode::Unreadable(Cause::Encoded) => verdict::CONTENT_UNSEEN,
             _ => self.body_bytes,
         }
     }
@@ -187,7 +191,12 @@ impl UsageReader {
     /// What was seen, at the end of the answer or wherever it broke.
     #[must_use]
     pub fn finish(self) -> Metered {
-        let Self { facts, head, mode, body_bytes, interrupted } = self;
+        let Self { facts, head, mut mode, inflater, body_bytes, interrupted } = self;
+        let inflated = inflater.is_none_or(|inflater| inflater.complete());
+        if let Mode::Body(body) = &mut mode {
+            body.malformed |= !inflated;
+        }
+        let interrupted = interrupted || !inflated;
         let verdict = Verdict { facts, head, body_bytes };
         match mode {
             Mode::Nothing => verdict.unbilled(),
@@ -206,6 +215,15 @@ impl UsageReader {
 }
 
 impl Mode {
+    fn push(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Nothing | Self::FromRequest | Self::Unreadable(_) => {}
+            Self::Body(body) => body.malformed |= body.scanner.push(bytes, &mut body.document).is_err(),
+            Self::Events(events) => events.push(bytes),
+            Self::Lines(lines) => lines.push(bytes),
+        }
+    }
+
     /// The form in which an operation answers, unless the header says otherwise.
     fn of(facts: &RequestFacts) -> Self {
         let sites = match facts.metering {

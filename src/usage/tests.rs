@@ -4,6 +4,7 @@ use crate::types::tokens::Tokens;
 use crate::types::usage::{GuardrailUnits, ImageTerms, Latency, Tier};
 use base64::Engine;
 use proptest::prelude::*;
+use std::io::Write;
 
 const FIXTURES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/event_streams.txt"));
 const CLAUDE: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
@@ -451,7 +452,7 @@ fn an_exception_in_a_stream_is_named_and_leaves_what_was_seen() {
 }
 
 #[test]
-fn an_error_answer_bills_nothing_and_a_compressed_one_is_unknown() {
+fn an_error_answer_bills_nothing_and_a_coding_that_is_not_read_is_unknown() {
     let facts = RequestFacts::read(Metering::Converse, Some(CLAUDE), b"");
     for status in [301, 400, 424, 429, 500, 503] {
         let mut reader = UsageReader::new(facts.clone());
@@ -460,11 +461,60 @@ fn an_error_answer_bills_nothing_and_a_compressed_one_is_unknown() {
         let read = reader.finish();
         assert_eq!((read.usage, read.certainty), (Some(Usage::default()), Certainty::Exact), "{status}");
     }
-    for (encoding, cause) in [("gzip", Some(Cause::Encoded)), ("identity", None), ("", None)] {
+    // Not compressed, although it says so, is not readable either.
+    for (encoding, cause) in [
+        ("br", Some(Cause::Encoded)),
+        ("zstd", Some(Cause::Encoded)),
+        ("gzip, gzip", Some(Cause::Encoded)),
+        ("gzip", Some(Cause::Encoded)),
+        ("identity", None),
+        ("", None),
+    ] {
         let mut reader = UsageReader::new(facts.clone());
         reader.response_header(200, Some("application/json"), Some(encoding), std::iter::empty());
         reader.push(GUARDED.as_bytes());
-        assert_eq!(reader.finish().cause, cause, "{encoding}");
+        let unseen = cause.is_some().then_some(u64::MAX);
+        assert_eq!(reader.output_bytes_seen(), unseen.unwrap_or(GUARDED.len() as u64), "{encoding}");
+        let read = reader.finish();
+        assert_eq!(read.cause, cause, "{encoding}");
+        assert_eq!(read.output_bytes_seen, unseen.unwrap_or(GUARDED.len() as u64), "{encoding}");
+    }
+}
+
+#[test]
+fn compressed_answers_read_as_if_they_were_not() {
+    let gzip = |plain: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    for (metering, content_type, body) in [
+        (Metering::Converse, "application/json", GUARDED.as_bytes().to_vec()),
+        (Metering::ConverseStream, "application/vnd.amazon.eventstream", recorded("ConverseStream")),
+        (Metering::InvokeModelStream, "x", recorded("InvokeModelWithResponseStream_anthropic")),
+    ] {
+        let read = |coding: Option<&str>, pieces: &mut dyn Iterator<Item = &[u8]>| {
+            let mut reader = UsageReader::new(RequestFacts::read(metering, Some(CLAUDE), b""));
+            reader.response_header(200, Some(content_type), coding, std::iter::empty());
+            pieces.for_each(|piece| reader.push(piece));
+            reader.finish()
+        };
+        let plain = read(None, &mut [body.as_slice()].into_iter());
+        assert_eq!(plain.certainty, Certainty::Exact);
+        let bytes = gzip(&body);
+        for size in [1, 50, bytes.len()] {
+            assert_eq!(read(Some("gzip"), &mut bytes.chunks(size)), plain, "{metering:?} in pieces of {size}");
+        }
+        // Damage in its own checksum: the counts may be anything.
+        let mut damaged = bytes.clone();
+        let crc = damaged.len() - 8;
+        damaged[crc] ^= 1;
+        let damaged = read(Some("gzip"), &mut [damaged.as_slice()].into_iter());
+        let cut = read(Some("gzip"), &mut [&bytes[..bytes.len() / 2]].into_iter());
+        assert_ne!(cut.certainty, Certainty::Exact, "{metering:?}");
+        if metering == Metering::Converse {
+            assert_eq!((damaged.certainty, damaged.cause), (Certainty::Partial, Some(Cause::Malformed)));
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use super::{BodyReader, Cause, Certainty, Metered, ModelFamily, RequestFacts};
 use crate::aws::operation::Metering;
 use crate::types::usage::{Terms, Usage};
 
+/// The content of an answer that could not be read: more than any bound.
+pub(super) const CONTENT_UNSEEN: u64 = u64::MAX;
+
 /// What is known besides the body.
 pub(super) struct Verdict {
     pub facts: RequestFacts,
@@ -22,7 +25,10 @@ impl Verdict {
         self.metered(Some(Usage::default()), Terms::default(), Certainty::Exact, None)
     }
 
-    pub(super) fn unreadable(self, cause: Cause) -> Metered {
+    pub(super) fn unreadable(mut self, cause: Cause) -> Metered {
+        if cause == Cause::Encoded {
+            self.body_bytes = CONTENT_UNSEEN;
+        }
         let terms = self.terms(&Tally::default());
         // Bedrock's own counts stand in the header, compressed body or not.
         if self.facts.metering == Metering::InvokeModel && self.head.suffices() {

@@ -304,7 +304,7 @@ async fn heads_that_are_too_large_are_refused() {
         sent += 4000;
         assert!(sent < 64 * MIB, "the proxy reads on");
     }
-    // Over HTTP/2, which has a bound of its own below ours.
+    // Over HTTP/2, which has a bound of its own just above ours.
     let forwarded = rig.forwarded();
     let large = Asked::get("/bedrock/foundation-models").with("x-large", &"x".repeat(80 * 1024));
     let mut connection = Connection::open(rig.proxy.address, Http::Two).await;

@@ -14,8 +14,16 @@ use crate::support::{Asked, Connection, Http, MASTER_KEY, Proxy, Rig, Start, sha
 const SENT_AS_STREAM: &str = "InvokeModelWithBidirectionalStream";
 
 /// What may arrive for any operation.
-const HEADERS_ALLOWED: [&str; 7] =
-    ["host", "authorization", "x-amz-date", "content-length", "content-type", "accept", "user-agent"];
+const HEADERS_ALLOWED: [&str; 8] = [
+    "host",
+    "authorization",
+    "x-amz-date",
+    "content-length",
+    "content-type",
+    "accept",
+    "accept-encoding",
+    "user-agent",
+];
 
 /// The client's own headers that must not arrive, with values that would show.
 const HEADERS_FORBIDDEN: [(&str, &str); 18] = [
@@ -145,6 +153,10 @@ fn assert_forwarded(rig: &Rig, row: &Row, asked: &Asked) {
     for (name, value) in &record.headers {
         let allowed = HEADERS_ALLOWED.contains(&name.as_str()) || (name == "x-amz-target" && row.target.is_some());
         assert!(allowed, "{context}: header {name}: {value}");
+        assert!(
+            name != "accept-encoding" || value == "identity",
+            "{context}: compressed answers are asked for: {value}"
+        );
         assert!(!value.contains(MASTER_KEY) && !value.contains("leak"), "{context}: header {name}: {value}");
     }
     for (name, value) in

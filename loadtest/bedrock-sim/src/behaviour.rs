@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::coding::Coding;
 use crate::text::fits;
 use crate::usage::UsageOverride;
 
@@ -48,6 +49,9 @@ pub struct Rule {
     /// Whether InvokeModel answers carry `X-Amzn-Bedrock-*-Token-Count`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_headers: Option<bool>,
+    /// What the answer's body is compressed with, whatever was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coding: Option<Coding>,
     /// The model that is billed in place of the one named: behind a prompt router, a profile ARN or an agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub billed_model: Option<String>,
@@ -130,17 +134,19 @@ pub enum Fault {
     SlowFirstByte { ms: u64 },
     /// No header ever leaves.
     StallBeforeHeader {},
-    /// The answer stops and the connection stays open; with `ms` it goes on after that time.
-    StallMidStream { after_frames: Option<usize>, ms: Option<u64> },
+    /// The answer stops, `bytes` into the next frame, and the connection stays open; with `ms` it goes on after that
+    /// time.
+    StallMidStream { after_frames: Option<usize>, bytes: Option<usize>, ms: Option<u64> },
     /// The answer ends between two frames: the connection breaks, or with `clean` the HTTP message ends properly.
     Cut {
         after_frames: Option<usize>,
         #[serde(default)]
         clean: bool,
     },
-    /// The answer ends inside a frame.
+    /// The answer ends inside a frame: after `bytes` of it, at most all but one; without them after half.
     CutMidFrame {
         after_frames: Option<usize>,
+        bytes: Option<usize>,
         #[serde(default)]
         clean: bool,
     },
@@ -257,6 +263,7 @@ impl Rule {
         fill(&mut self.frame_rate_hz, other.frame_rate_hz.as_ref());
         fill(&mut self.text, other.text.as_ref());
         fill(&mut self.token_headers, other.token_headers.as_ref());
+        fill(&mut self.coding, other.coding.as_ref());
         fill(&mut self.billed_model, other.billed_model.as_ref());
         fill(&mut self.tokens, other.tokens.as_ref());
         fill(&mut self.bill, other.bill.as_ref());

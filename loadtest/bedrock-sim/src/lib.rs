@@ -10,7 +10,7 @@
 //! | [`server`], `connection`, `service`, `control` | sockets, one request, the `/_sim/` endpoints |
 //! | `operations`, `violations`, `sigv4`, `chunk_signature` | what was asked, and whether it was allowed to arrive |
 //! | `answer` | one file per family of answers |
-//! | `playback`, [`behaviour`] | pacing and faults on demand |
+//! | `playback`, `coding`, [`behaviour`] | pacing, content codings and faults on demand |
 //! | `billing`, `prices`, [`usage`] | the bill |
 //! | [`record`], [`concurrency`], `eventstream`, `sse`, `clock`, `text` | what came in; framing; plumbing |
 
@@ -20,6 +20,7 @@ mod bidirectional;
 mod billing;
 mod chunk_signature;
 mod clock;
+mod coding;
 pub mod concurrency;
 mod connection;
 mod control;
@@ -38,6 +39,7 @@ mod violations;
 
 pub use behaviour::{Behaviour, Billing, Fault, Match, Rule, Tokens};
 pub use billing::{Billed, Row};
+pub use coding::Coding;
 pub use concurrency::MaxConcurrent;
 pub use record::{Counters, Record};
 pub use server::{Credential, Options, Running, Simulator, StartError};

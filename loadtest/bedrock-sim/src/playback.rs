@@ -203,11 +203,11 @@ pub fn plan(pieces: &[Bytes], framed: bool, rate_hz: u32, fault: Option<&Fault>)
             pieces.truncate(at(after_frames));
             tail = break_off(*clean);
         }
-        Some(Fault::CutMidFrame { after_frames, clean }) => {
+        Some(Fault::CutMidFrame { after_frames, bytes, clean }) => {
             let kept = at(after_frames).min(pieces.len().saturating_sub(1));
             pieces.truncate(kept + 1);
             if let Some(last) = pieces.last_mut() {
-                *last = last.slice(..last.len() / 2);
+                *last = last.slice(..bytes.unwrap_or(last.len() / 2).min(last.len().saturating_sub(1)));
             }
             tail = break_off(*clean);
         }
@@ -215,8 +215,11 @@ pub fn plan(pieces: &[Bytes], framed: bool, rate_hz: u32, fault: Option<&Fault>)
             pieces.truncate(at(&Some(*after)));
             tail = vec![Step::Wait(FLUSH), Step::Reset];
         }
-        Some(Fault::StallMidStream { after_frames, ms }) => {
-            let rest = pieces.split_off(at(after_frames));
+        Some(Fault::StallMidStream { after_frames, bytes, ms }) => {
+            let mut rest = pieces.split_off(at(after_frames));
+            if let (Some(bytes), Some(next)) = (*bytes, rest.first_mut()) {
+                pieces.push(next.split_to(bytes.min(next.len())));
+            }
             tail.push(ms.map_or(Step::Stall, |ms| Step::Wait(Duration::from_millis(ms))));
             tail.extend(rest.into_iter().map(Step::Send));
         }
@@ -300,12 +303,29 @@ mod tests {
     fn cuts_end_between_or_inside_frames() {
         let cut = plan(&frames(4), true, 0, Some(&Fault::Cut { after_frames: Some(1), clean: false }));
         assert_eq!((sent(&cut), cut.last()), (frames(1), Some(&Step::Abort)));
-        let inside = plan(&frames(4), true, 0, Some(&Fault::CutMidFrame { after_frames: Some(1), clean: true }));
+        let inside = plan(&frames(4), true, 0, Some(&mid_frame(1, None)));
         let last = frames(4)[1].clone();
         assert_eq!(sent(&inside), [frames(1)[0].clone(), last.slice(..last.len() / 2)]);
+        for (bytes, left) in [(5, 5), (usize::MAX, last.len() - 1)] {
+            let inside = plan(&frames(4), true, 0, Some(&mid_frame(1, Some(bytes))));
+            assert_eq!(sent(&inside)[1], last.slice(..left));
+        }
         let whole =
             plan(&[Bytes::from_static(b"abcd")], false, 0, Some(&Fault::Cut { after_frames: None, clean: true }));
         assert_eq!(sent(&whole), [Bytes::from_static(b"ab")]);
+    }
+
+    fn mid_frame(after: usize, bytes: Option<usize>) -> Fault {
+        Fault::CutMidFrame { after_frames: Some(after), bytes, clean: true }
+    }
+
+    #[test]
+    fn a_stall_inside_a_frame_loses_no_byte() {
+        let fault = Fault::StallMidStream { after_frames: Some(1), bytes: Some(7), ms: Some(1) };
+        let steps = plan(&frames(3), true, 0, Some(&fault));
+        assert_eq!(sent(&steps).concat(), frames(3).concat());
+        assert_eq!(steps.get(1), Some(&Step::Send(frames(3)[1].slice(..7))));
+        assert_eq!(steps.get(2), Some(&Step::Wait(Duration::from_millis(1))));
     }
 
     #[test]

@@ -321,6 +321,8 @@ impl Arrival {
 
     /// Records the request and plays its answer.
     pub fn respond(self, answer: &Answer, bill: Option<Bill>, mut finding: Finding) -> Response<Body> {
+        let coded = finding.effect.coding.and_then(|coding| coding.apply(answer).ok());
+        let answer = coded.as_ref().unwrap_or(answer);
         let progress = Arc::new(Progress::default());
         let rate_hz = finding.effect.frame_rate_hz.unwrap_or(self.shared.options.frame_rate_hz);
         let fault = finding.effect.fault.as_ref();

@@ -8,7 +8,7 @@
 use std::fmt;
 
 /// `total`, `headers` and the checksum over both.
-const PRELUDE_BYTES: usize = 12;
+pub(super) const PRELUDE_BYTES: usize = 12;
 /// A frame without headers and payload: the prelude and the final checksum.
 const FRAME_BYTES_MIN: usize = PRELUDE_BYTES + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 4;
@@ -145,14 +145,14 @@ impl Decoder {
 
 /// The lengths of a frame, judged.
 #[derive(Debug, Clone, Copy)]
-struct Prelude {
+pub(super) struct Prelude {
     frame_bytes: usize,
     headers_bytes: usize,
 }
 
 impl Prelude {
     /// `None` while fewer than twelve bytes are there.
-    fn read(bytes: &[u8], limits: Limits) -> Result<Option<Self>, DecodeError> {
+    pub(super) fn read(bytes: &[u8], limits: Limits) -> Result<Option<Self>, DecodeError> {
         let Some((prelude, _)) = bytes.split_first_chunk::<PRELUDE_BYTES>() else { return Ok(None) };
         let [t0, t1, t2, t3, h0, h1, h2, h3, c0, c1, c2, c3] = *prelude;
         let declared = u32::from_be_bytes([t0, t1, t2, t3]);
@@ -173,6 +173,11 @@ impl Prelude {
             return Err(DecodeError::HeadersTooLong { declared: declared_headers });
         }
         Ok(Some(Self { frame_bytes, headers_bytes }))
+    }
+
+    /// From the prelude to the final checksum.
+    pub(super) const fn frame_bytes(self) -> usize {
+        self.frame_bytes
     }
 
     /// Checks a whole frame and splits it.

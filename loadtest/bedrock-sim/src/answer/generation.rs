@@ -57,7 +57,7 @@ impl Generation {
         let prompt = prompt_text(ask.json);
         let chance = mix(ask.seed, ask.body);
         let tokens_max = max_tokens(ask.json);
-        let words = words(ask.effect.text.as_deref(), &prompt, chance, tokens_max);
+        let words = words(ask.effect.text.as_deref(), question(ask.json).unwrap_or(&prompt), chance, tokens_max);
         let by_bytes = ask.effect.tokens == Some(Tokens::Bytes);
         let truncated = by_bytes || u64::try_from(words.len()).is_ok_and(|count| count >= tokens_max);
         let tool = forced_tool(ask.json);
@@ -115,6 +115,13 @@ pub fn count_tokens(ask: &Ask<'_>) -> Answer {
 
 pub fn prompt_tokens(json: &Value) -> u64 {
     tokens_of(&prompt_text(json))
+}
+
+/// What the answer echoes: the last text of the last message. Agents put pages of instructions before the question.
+fn question(json: &Value) -> Option<&str> {
+    let last = json.get("messages")?.as_array()?.last()?.get("content")?;
+    let Value::Array(parts) = last else { return last.as_str() };
+    parts.iter().rev().find_map(|part| part.get("text")?.as_str())
 }
 
 /// All prompt text of a body, whatever the provider calls its members.

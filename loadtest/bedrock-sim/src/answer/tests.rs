@@ -78,6 +78,17 @@ fn answers_are_deterministic_echo_the_prompt_and_respect_max_tokens() {
 }
 
 #[test]
+fn answers_echo_the_question_and_count_what_stands_before_it() {
+    let body = r#"{"messages":[{"role":"user","content":"Earlier"},{"role":"user","content":[{"type":"text","text":"Reminder"},
+        {"type":"text","text":"Why?"},{"type":"image"}]}],"system":"Be kind","max_tokens":9}"#;
+    let (answer, bill) = ask_with(body, "anthropic.claude-3-haiku-20240307-v1:0", "invoke", &Rule::default(), answer);
+    let Payload::Whole(bytes) = answer.payload else { panic!("streamed") };
+    let text = serde_json::from_slice::<Value>(&bytes).unwrap()["content"][0]["text"].as_str().unwrap().to_owned();
+    assert!(text.starts_with("You said: Why?"), "{text}");
+    assert_eq!(bill.unwrap().usage.input, 8);
+}
+
+#[test]
 fn rules_decide_usage_frames_and_their_size() {
     let rule: Rule =
         serde_json::from_str(r#"{"usage":{"input":10,"cache_write_1h":2,"cache_write_5m":3,"cache_read":7},"frames":4,"frame_bytes":9,"tier":"flex"}"#)

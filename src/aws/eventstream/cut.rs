@@ -1,0 +1,207 @@
+//! Cuts a passing event stream behind whole frames, however the network has cut it: of a frame that has begun, nothing
+//! goes on before its last byte is here. A client can do nothing with a part, and behind a part no exception could be
+//! told: boto3 1.44.5 and anthropic 2.12.0 take a stream that ends inside a frame for complete (tried 2026-11-22).
+//!
+//! Reads lengths only; payloads and their checksums are the business of whoever reads the frames. What arrives as whole
+//! frames passes without a copy. Part of a frame is copied, because a slice would keep all of the buffer it came in,
+//! and many small slices would take far more room than their bytes.
+
+use bytes::{Bytes, BytesMut};
+
+use super::decode::{Limits, PRELUDE_BYTES, Prelude};
+
+/// Holds back the frame that has begun.
+#[derive(Debug)]
+pub struct Cutter {
+    limits: Limits,
+    begun: BytesMut,
+    /// There is no way to find the next frame: everything passes as it comes.
+    lost: bool,
+}
+
+impl Cutter {
+    /// At most `limits.frame_bytes_max` bytes are ever held back.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, begun: BytesMut::new(), lost: false }
+    }
+
+    /// Hands on, in order and unchanged, all bytes up to the end of the last frame that `bytes` completes. A length out
+    /// of bounds, or a prelude whose checksum does not match, ends the cutting: then everything is handed on.
+    pub fn push(&mut self, mut bytes: Bytes, pass: &mut impl FnMut(Bytes)) {
+        if !self.lost && !self.begun.is_empty() {
+            bytes = self.complete(bytes, pass);
+        }
+        let whole = if self.lost { bytes.len() } else { self.whole_frames(&bytes) };
+        let part = bytes.split_off(whole);
+        if !bytes.is_empty() {
+            pass(bytes);
+        }
+        self.begun.extend_from_slice(&part);
+    }
+
+    /// Whether all that was handed on ends with a whole frame, so that another may follow.
+    #[must_use]
+    pub fn may_add(&self) -> bool {
+        !self.lost
+    }
+
+    /// Bytes of the frame that has begun.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.begun.len()
+    }
+
+    /// Fills up the frame that has begun, and returns what follows it.
+    fn complete(&mut self, mut bytes: Bytes, pass: &mut impl FnMut(Bytes)) -> Bytes {
+        self.fill_to(PRELUDE_BYTES, &mut bytes);
+        match Prelude::read(&self.begun, self.limits) {
+            Ok(None) => return bytes,
+            Ok(Some(prelude)) => {
+                self.fill_to(prelude.frame_bytes(), &mut bytes);
+                if self.begun.len() < prelude.frame_bytes() {
+                    return bytes;
+                }
+            }
+            Err(_) => self.lost = true,
+        }
+        pass(std::mem::take(&mut self.begun).freeze());
+        bytes
+    }
+
+    /// Moves bytes to the frame that has begun until it has `wanted` of them.
+    fn fill_to(&mut self, wanted: usize, bytes: &mut Bytes) {
+        let missing = wanted.saturating_sub(self.begun.len()).min(bytes.len());
+        self.begun.extend_from_slice(&bytes.split_to(missing));
+    }
+
+    /// How many of `bytes`, which begin with a frame, belong to whole frames.
+    fn whole_frames(&mut self, bytes: &[u8]) -> usize {
+        let mut whole = 0;
+        while let Some(rest) = bytes.get(whole..) {
+            match Prelude::read(rest, self.limits) {
+                Ok(Some(prelude)) if prelude.frame_bytes() <= rest.len() => whole += prelude.frame_bytes(),
+                Ok(_) => break,
+                Err(_) => {
+                    self.lost = true;
+                    return bytes.len();
+                }
+            }
+        }
+        whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::aws::eventstream::encode::{HeaderValue, frame};
+
+    /// What each push handed on, joined.
+    fn cut<'p>(limits: Limits, pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<Vec<u8>>, Cutter) {
+        let mut cutter = Cutter::new(limits);
+        let mut passed = Vec::new();
+        for piece in pieces {
+            let mut now = Vec::new();
+            cutter.push(Bytes::copy_from_slice(piece), &mut |bytes| {
+                assert!(!bytes.is_empty(), "an empty piece could end an HTTP message");
+                now.extend_from_slice(&bytes);
+            });
+            passed.push(now);
+        }
+        (passed, cutter)
+    }
+
+    fn text_frame(payload: &[u8]) -> Vec<u8> {
+        frame(&[(":event-type", HeaderValue::String("chunk"))], payload)
+    }
+
+    #[test]
+    fn whole_frames_pass_without_a_copy() {
+        let stream = Bytes::from([text_frame(b"one"), text_frame(b"two")].concat());
+        let mut passed = Vec::new();
+        Cutter::new(Limits::default()).push(stream.clone(), &mut |bytes| passed.push(bytes));
+        assert_eq!(passed.len(), 1);
+        assert_eq!((passed[0].as_ptr(), passed[0].len()), (stream.as_ptr(), stream.len()));
+    }
+
+    #[test]
+    fn a_frame_leaves_with_its_last_byte_and_not_before() {
+        let (one, two) = (text_frame(b"one"), text_frame(b"two"));
+        for at in 1..two.len() {
+            let first = [&one, &two[..at]].concat();
+            let (passed, cutter) = cut(Limits::default(), [&first, &two[at..two.len() - 1]]);
+            assert_eq!((&passed[0], passed[1].len()), (&one, 0), "cut at {at}");
+            assert_eq!((cutter.held_bytes(), cutter.may_add()), (two.len() - 1, true));
+            let (passed, cutter) = cut(Limits::default(), [&first, &two[at..]]);
+            assert_eq!((&passed[1], cutter.held_bytes()), (&two, 0), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_none_passes_as_it_comes() {
+        let limits = Limits { frame_bytes_max: 1_000, headers_bytes_max: 100 };
+        let mut bad_prelude = text_frame(b"damaged");
+        bad_prelude[9] ^= 1;
+        let too_long = text_frame(&[0; 1_000]);
+        for (nonsense, first) in
+            [(b"{\"message\":\"this is no event stream at all\"}".to_vec(), 5), (bad_prelude, 11), (too_long, 3)]
+        {
+            let good = text_frame(b"good");
+            let stream = [good.as_slice(), &nonsense, b"rest"].concat();
+            let (passed, cutter) = cut(limits, stream.chunks(7));
+            assert_eq!((passed.concat(), cutter.held_bytes(), cutter.may_add()), (stream.clone(), 0, false));
+            // Whether the prelude came in one piece or in two.
+            let pieces = [[good.as_slice(), &nonsense[..first]].concat(), nonsense[first..].to_vec(), b"rest".to_vec()];
+            let (passed, cutter) = cut(limits, pieces.iter().map(Vec::as_slice));
+            assert_eq!((passed.concat(), cutter.may_add()), (stream, false));
+            assert_eq!(passed[2], b"rest", "nothing is held back any more");
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_behind_a_frame_is_not_judged_here() {
+        let mut stream = text_frame(b"damaged");
+        *stream.last_mut().unwrap() ^= 1;
+        let (passed, cutter) = cut(Limits::default(), stream.chunks(5));
+        assert_eq!((passed.concat(), cutter.may_add()), (stream, true));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_bytes_in_pieces_that_end_with_a_frame(
+            payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..12),
+            sizes in proptest::collection::vec(1_usize..400, 1..40),
+            tail in 0_usize..40,
+        ) {
+            let frames: Vec<_> = payloads.iter().map(|payload| text_frame(payload)).collect();
+            let ends: Vec<_> = frames.iter().scan(0, |end, frame| { *end += frame.len(); Some(*end) }).collect();
+            let whole = frames.concat();
+            let begun = text_frame(b"a frame whose end never comes");
+            let stream = [whole.as_slice(), &begun[..tail.min(begun.len() - 1)]].concat();
+            let mut pieces = Vec::new();
+            let mut rest = stream.as_slice();
+            for size in sizes.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, after) = rest.split_at((*size).min(rest.len()));
+                pieces.push(piece);
+                rest = after;
+            }
+            let (passed, cutter) = cut(Limits::default(), pieces.iter().copied());
+            let (mut arrived, mut left) = (0, 0);
+            for (piece, now) in pieces.iter().zip(&passed) {
+                arrived += piece.len();
+                left += now.len();
+                let complete = ends.iter().copied().filter(|end| *end <= arrived).max().unwrap_or(0);
+                prop_assert_eq!(left, complete, "all that is whole has left, and nothing else");
+            }
+            prop_assert_eq!(passed.concat(), whole);
+            prop_assert_eq!(cutter.held_bytes(), stream.len() - left);
+            prop_assert!(cutter.may_add());
+        }
+    }
+}

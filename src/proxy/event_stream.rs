@@ -1,0 +1,218 @@
+//! An event stream on its way to the client: whole frames only, and an end that no client can mistake.
+//!
+//! A stream that breaks, falls silent or runs out of budget ends with an exception frame of a name that its operation
+//! models, in place of the frame that had begun; boto3 1.44.5 and anthropic 2.12.0 take a bare end for success, even
+//! inside a frame (tried 2026-11-22). What is no event stream in truth passes as it comes, and no frame can be added.
+
+use bytes::Bytes;
+use pingora_core::protocols::http::HttpTask;
+
+use crate::aws::error_body::exception_frame;
+use crate::aws::eventstream::cut::Cutter;
+use crate::aws::eventstream::decode::Limits;
+
+const BROKEN: &str = "The connection to the model broke. What came so far is incomplete.";
+const SPENT: &str = "The budget is used up, so the answer ends here, incomplete. Ask for a larger budget, or set a smaller \
+                     maximum of tokens.";
+
+/// The exceptions that end an event stream, by names that its operation models.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastWords {
+    pub broken: &'static str,
+    pub budget_spent: &'static str,
+}
+
+impl LastWords {
+    /// By what an operation models; SDKs lose the message of any other name.
+    pub(super) fn of(modelled: &[&'static str]) -> Option<Self> {
+        let first = |names: [&'static str; 3]| names.into_iter().find(|name| modelled.contains(name));
+        Some(Self {
+            broken: first(["serviceUnavailableException", "internalServerException", "validationException"])?,
+            // No stream models a quota, and a throttle would be tried again.
+            budget_spent: first(["validationException", "throttlingException", "internalServerException"])?,
+        })
+    }
+}
+
+/// Why we ended an event stream with an exception frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    Broken,
+    BudgetSpent,
+}
+
+/// One answer that is an event stream.
+#[derive(Debug)]
+pub(super) struct EventStream {
+    exceptions: LastWords,
+    cutter: Cutter,
+    over: bool,
+    ended: Option<Ended>,
+}
+
+impl EventStream {
+    pub(super) fn new(exceptions: LastWords) -> Self {
+        Self { exceptions, cutter: Cutter::new(Limits::default()), over: false, ended: None }
+    }
+
+    /// Whether it was ended with an exception frame of ours.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    /// What of `tasks` may go to the client now; possibly nothing.
+    pub(super) fn pass(&mut self, tasks: Vec<HttpTask>) -> Vec<HttpTask> {
+        let mut passing = Vec::with_capacity(tasks.len() + 1);
+        for task in tasks {
+            match task {
+                HttpTask::Body(Some(bytes), end) => {
+                    self.cutter.push(bytes, &mut |frames| passing.push(HttpTask::Body(Some(frames), false)));
+                    if end {
+                        self.close(HttpTask::Body(None, true), &mut passing);
+                    }
+                }
+                HttpTask::Body(None, true) | HttpTask::Trailer(_) | HttpTask::Done | HttpTask::Failed(_) => {
+                    self.close(task, &mut passing);
+                }
+                other => passing.push(other),
+            }
+        }
+        passing
+    }
+
+    /// The frame that ends the stream before its time; `None` where the client could not read another frame.
+    pub(super) fn end(&mut self, why: Ended) -> Option<Bytes> {
+        if !self.cutter.may_add() {
+            return None;
+        }
+        self.over = true;
+        self.ended = Some(why);
+        Some(Bytes::from(match why {
+            Ended::Broken => exception_frame(self.exceptions.broken, BROKEN),
+            Ended::BudgetSpent => exception_frame(self.exceptions.budget_spent, SPENT),
+        }))
+    }
+
+    /// The upstream's end, or an exception in its place if a frame is missing its end or the connection broke.
+    fn close(&mut self, end: HttpTask, passing: &mut Vec<HttpTask>) {
+        let broke = matches!(end, HttpTask::Failed(_)) || self.cutter.held_bytes() > 0;
+        if broke
+            && !self.over
+            && let Some(frame) = self.end(Ended::Broken)
+        {
+            log::warn!("upstream broke in mid-stream, {} bytes into a frame: {end:?}", self.cutter.held_bytes());
+            passing.push(HttpTask::Body(Some(frame), true));
+            return;
+        }
+        self.over = true;
+        match (end, passing.last_mut()) {
+            // One task with both is one write.
+            (HttpTask::Body(None, true), Some(HttpTask::Body(_, ends))) => *ends = true,
+            (end, _) => passing.push(end),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::{Error, ErrorType};
+
+    use super::*;
+    use crate::aws::eventstream::decode::Decoder;
+    use crate::aws::eventstream::encode::{HeaderValue, frame};
+
+    const NAMES: [&str; 2] = ["serviceUnavailableException", "validationException"];
+
+    fn stream() -> EventStream {
+        EventStream::new(LastWords::of(&NAMES).unwrap())
+    }
+
+    fn event() -> Vec<u8> {
+        frame(&[(":message-type", HeaderValue::String("event"))], b"{}")
+    }
+
+    fn body(bytes: &[u8], end: bool) -> HttpTask {
+        HttpTask::Body(Some(Bytes::copy_from_slice(bytes)), end)
+    }
+
+    fn broken() -> HttpTask {
+        HttpTask::Failed(Error::explain(ErrorType::ConnectionClosed, "cut"))
+    }
+
+    /// The bytes of the tasks, how often they end the answer, and the exceptions among their frames.
+    fn sent(tasks: &[HttpTask]) -> (Vec<u8>, usize, Vec<String>) {
+        let mut bytes = Vec::new();
+        for task in tasks {
+            if let HttpTask::Body(Some(data), _) = task {
+                assert!(!data.is_empty());
+                bytes.extend_from_slice(data);
+            }
+        }
+        let mut exceptions = Vec::new();
+        Decoder::new(Limits::default())
+            .push(&bytes, &mut |frame| exceptions.extend(frame.exception_type().map(str::to_owned)))
+            .unwrap_or_default();
+        (bytes, tasks.iter().filter(|task| task.is_end()).count(), exceptions)
+    }
+
+    #[test]
+    fn a_whole_stream_passes_and_ends_as_it_came() {
+        let event = event();
+        for tasks in [
+            vec![body(&event, true)],
+            vec![body(&event, false), HttpTask::Done],
+            vec![body(&event, false), HttpTask::Body(None, true)],
+            vec![body(&event[..9], false), body(&event[9..], true)],
+            vec![body(&event, false), body(b"", true)],
+            vec![body(&event, false), HttpTask::Trailer(None)],
+        ] {
+            let mut stream = stream();
+            let passed = stream.pass(tasks);
+            assert_eq!(sent(&passed), (event.clone(), 1, Vec::new()), "{passed:?}");
+            assert_eq!(stream.ended(), None);
+        }
+    }
+
+    #[test]
+    fn a_break_and_an_end_inside_a_frame_become_one_exception() {
+        let event = event();
+        for at in 0..event.len() {
+            let begun = [event.as_slice(), &event[..at]].concat();
+            let ends = [
+                vec![body(&begun, false), broken()],
+                vec![body(&begun, true)],
+                vec![body(&begun, false), HttpTask::Done],
+                vec![body(&begun, true), HttpTask::Done],
+                vec![body(&begun, false), HttpTask::Trailer(None)],
+            ];
+            for tasks in ends {
+                let breaks = at > 0 || tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
+                let mut stream = stream();
+                let passed = stream.pass(tasks);
+                let (bytes, _, exceptions) = sent(&passed);
+                assert_eq!(&bytes[..event.len()], &event, "cut at {at}");
+                assert_eq!(exceptions, if breaks { vec![NAMES[0].to_owned()] } else { Vec::new() }, "cut at {at}");
+                assert_eq!(stream.ended(), breaks.then_some(Ended::Broken));
+                assert!(passed.last().is_some_and(HttpTask::is_end), "{passed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_frame_waits_and_nothing_is_sent_for_it() {
+        let event = event();
+        let mut stream = stream();
+        assert!(stream.pass(vec![body(&event[..20], false)]).is_empty());
+        let frame = stream.end(Ended::BudgetSpent).unwrap();
+        assert_eq!(sent(&[HttpTask::Body(Some(frame), true)]).2, [NAMES[1]]);
+        assert_eq!(stream.ended(), Some(Ended::BudgetSpent));
+    }
+
+    #[test]
+    fn what_is_no_event_stream_breaks_as_it_does() {
+        let mut stream = stream();
+        let passed = stream.pass(vec![body(b"{\"this\":\"is no event stream\"}", false), broken()]);
+        assert!(matches!(passed.as_slice(), [HttpTask::Body(Some(_), false), HttpTask::Failed(_)]), "{passed:?}");
+        assert_eq!((stream.end(Ended::Broken), stream.ended()), (None, None));
+    }
+}
