@@ -23,10 +23,10 @@ KEY = "sk-test-0123456789abcdef"
 ACCESS_KEY, SECRET = "AKIDEXAMPLE", "not-a-real-secret-key"
 # Generous: a loaded machine may be slow, and only a hang should fail.
 DEADLINE_S = 60
-OLD_BOTO3 = tuple(int(part) for part in boto3.__version__.split(".")[:2]) < (1, 44)
-# The suite is run under two versions; scripts/test says which one it means.
-EXPECTED = os.environ.get("DHEERA_TEST_BOTO3", "1.44")
-assert boto3.__version__.startswith(EXPECTED + "."), f"boto3 {boto3.__version__} is here, {EXPECTED} was meant"
+# The suite is run under several versions; scripts/test says which one it means.
+BOTO3 = os.environ.get("DHEERA_TEST_BOTO3", "1.44")
+assert boto3.__version__.startswith(BOTO3 + "."), f"boto3 {boto3.__version__} is here, {BOTO3} was meant"
+OLD_BOTO3 = BOTO3 != "1.44"
 
 for name in [name for name in os.environ if name.startswith(("AWS_", "DHEERA_AI_"))]:
     del os.environ[name]
@@ -52,8 +52,8 @@ class Process:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment,
             )
         self.url = None
-        reader = threading.Thread(target=self._read, args=(re.compile(says + r" on (http://\S+)"),), daemon=True)
-        reader.start()
+        self.reader = threading.Thread(target=self._read, args=(re.compile(says + r" on (http://\S+)"),), daemon=True)
+        self.reader.start()
         try:
             self.wait(lambda: self.url is not None, f"{command[0]} to say where it listens")
         except BaseException:
@@ -86,6 +86,7 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.reader.join()
         return self.process.returncode
 
 
@@ -145,12 +146,24 @@ def binary(name):
 
 
 @pytest.fixture(scope="session")
-def _simulator(tmp_path_factory):
-    command = [binary("bedrock-sim"), "--port", "0", "--prices", ROOT / "conf/prices.yaml"]
-    command += ["--access-key", ACCESS_KEY, "--secret", SECRET]
-    simulator = Simulator(command, "LISTENING", {}, tmp_path_factory.mktemp("log") / "simulator.log")
-    yield simulator
-    assert simulator.stop() == 0
+def start_simulator(tmp_path_factory):
+    """Starts simulators that take the credentials of conf/demo.yaml."""
+    started = []
+
+    def start():
+        command = [binary("bedrock-sim"), "--port", "0", "--prices", ROOT / "conf/prices.yaml"]
+        command += ["--access-key", ACCESS_KEY, "--secret", SECRET]
+        started.append(Simulator(command, "LISTENING", {}, tmp_path_factory.mktemp("log") / "simulator.log"))
+        return started[-1]
+
+    yield start
+    statuses = [simulator.stop() for simulator in started]
+    assert not any(statuses), f"a simulator did not end cleanly: {statuses}"
+
+
+@pytest.fixture(scope="session")
+def _simulator(start_simulator):
+    return start_simulator()
 
 
 @pytest.fixture
@@ -163,11 +176,11 @@ def simulator(_simulator):
 
 @pytest.fixture(scope="session")
 def start_proxy(_simulator, tmp_path_factory):
-    """Starts proxies with conf/demo.yaml; what they are to have in their environment is the argument."""
+    """Starts proxies; what they are to have in their environment is the argument."""
     started = []
 
-    def start(**environment):
-        command = [binary("dheera_ai"), "--config", ROOT / "conf/demo.yaml", "--host", "127.0.0.1", "--port", "0"]
+    def start(config=ROOT / "conf/demo.yaml", **environment):
+        command = [binary("dheera_ai"), "--config", config, "--host", "127.0.0.1", "--port", "0"]
         store = tmp_path_factory.mktemp("store")
         environment = {"AWS_ENDPOINT_URL": _simulator.url, "DHEERA_AI_STORE_PATH": str(store)} | environment
         started.append(Proxy(command, "RUNNING", environment, tmp_path_factory.mktemp("log") / "proxy.log"))

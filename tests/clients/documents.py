@@ -44,9 +44,20 @@ def scripts():
     return [(where, text) for where, text in found if re.search(r"dheera_ai (?:key|spend)\b", text)]
 
 
-def programs():
-    """Every Python program of the documents."""
-    return [(f"{document}:{line}", text) for document in DOCUMENTS for line, text in blocks(document, "python")]
+def programs(language):
+    """Every program of the documents in a language."""
+    return [(f"{document}:{line}", text) for document in DOCUMENTS for line, text in blocks(document, language)]
+
+
+def commands_of_clients():
+    """Every shell block of the documents that calls the proxy with a client's own command."""
+    return [(where, text) for where, text in programs("sh") if re.search(r"^(?:aws|claude) ", text, re.MULTILINE)]
+
+
+def clients():
+    """The rows of the table of clients, as cells of text."""
+    rows = re.findall(r"^\| \[(.+?)\]\(#\S+\) \| (.+) \|$", (ROOT / "docs/clients.md").read_text(), re.MULTILINE)
+    return [(name, *cells.split(" | ")) for name, cells in rows]
 
 
 def configurations():

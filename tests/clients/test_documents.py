@@ -1,4 +1,6 @@
-"""The Python programs of the documents run as they stand; only host, port and key are replaced."""
+"""The programs and commands of the documents run as they stand; only host, port and key are replaced. And the table of
+clients says what the registry says.
+"""
 
 import json
 import os
@@ -10,27 +12,103 @@ import urllib.error
 import documents
 import pytest
 from conftest import DEADLINE_S, KEY, OLD_BOTO3, ROOT, binary
+from registry import clients
 
-PROGRAMS = documents.programs()
+PASSED_ON = ("PATH", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED", "NO_PROXY")
+SDKS = ROOT / ".venv-sdks/bin/python"
+NODE = ROOT / "tests/clients/node"
+COMMANDS = f"{ROOT / '.venv-boto3-1.43/bin'}:{NODE / 'node_modules/.bin'}"
+ONCE = pytest.mark.skipif(OLD_BOTO3, reason="has nothing to do with boto3, and runs beside its newest version")
+# How the table of clients puts what the registry says.
+KEYS = {"sigv4": "as access key id", "bearer": "as bearer token"}
+TRIED = {"chat": "chat", "stream": "streams", "invoke": "InvokeModel", "agent": "agents"}
+
+
+def run(command, proxy, folder, environment):
+    """What a program shows that finds the proxy's address and a virtual key."""
+    kept = {name: os.environ[name] for name in PASSED_ON}
+    kept |= {"DHEERA_AI_MASTER_KEY": KEY, "PROXY_KEY": proxy.manage("/key/generate", {})["key"]}
+    return subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=kept | environment, cwd=folder,
+        timeout=DEADLINE_S, check=False,
+    )
+
+
+def addressed(where, text, proxy):
+    replaced = re.sub(r"\b(?:127\.0\.0\.1|localhost):4000\b", proxy.url.removeprefix("http://"), text)
+    assert replaced != text, f"no address to replace in {where}"
+    return replaced
+
+
+def of_boto3(text):
+    return re.search(r"^import boto3$", text, re.MULTILINE) is not None
+
+
+PROGRAMS = [(where, text) for where, text in documents.programs("python") if of_boto3(text) or not OLD_BOTO3]
 
 
 @pytest.mark.parametrize("where, program", PROGRAMS, ids=[where for where, _ in PROGRAMS])
-def test_a_program_of_the_documents_works(where, program, proxy, simulator, tmp_path):
-    replaced = re.sub(r"\b(?:127\.0\.0\.1|localhost):4000\b", proxy.url.removeprefix("http://"), program)
-    assert replaced != program, f"no address to replace in {where}"
-    kept = ("PATH", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED", "NO_PROXY")
-    environment = {name: os.environ[name] for name in kept}
-    environment |= {"DHEERA_AI_MASTER_KEY": KEY, "PROXY_KEY": proxy.manage("/key/generate", {})["key"]}
-    done = subprocess.run(
-        [sys.executable, "-c", replaced],
-        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=DEADLINE_S, check=False,
-    )
+def test_a_python_program_of_the_documents_works(where, program, proxy, simulator, tmp_path):
+    interpreter = sys.executable if of_boto3(program) else SDKS
+    done = run([interpreter, "-c", addressed(where, program, proxy)], proxy, tmp_path, {})
     if "needs boto3 before 1.44" in program and not OLD_BOTO3:
         assert done.returncode != 0 and "Bearer authorization requires an HTTPS endpoint" in done.stderr, done.stderr
         return
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip(), "it shows nothing"
     assert simulator.requests(), "it called nothing"
+
+
+SCRIPTS_OF_NODE = documents.programs("js")
+
+
+@ONCE
+@pytest.mark.parametrize("where, program", SCRIPTS_OF_NODE, ids=[where for where, _ in SCRIPTS_OF_NODE])
+def test_a_javascript_program_of_the_documents_works(where, program, proxy, simulator):
+    command = ["node", "--input-type=module", "--eval", addressed(where, program, proxy)]
+    simulator.demand({"text": "Good morning"})
+    done = run(command, proxy, NODE, {})
+    assert done.returncode == 0, done.stderr
+    assert "Good morning" in done.stdout, done.stdout
+
+
+COMMANDS_OF_CLIENTS = documents.commands_of_clients()
+
+
+@ONCE
+@pytest.mark.parametrize("where, text", COMMANDS_OF_CLIENTS, ids=[where for where, _ in COMMANDS_OF_CLIENTS])
+def test_a_client_s_command_of_the_documents_works(where, text, proxy, simulator, tmp_path):
+    environment = {"PATH": f"{COMMANDS}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    # Claude Code would call home.
+    environment |= {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
+    command = ["bash", "-euo", "pipefail", "-c", addressed(where, text, proxy)]
+    simulator.demand({"text": "Good morning"})
+    done = run(command, proxy, tmp_path, environment)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert "Good morning" in done.stdout, done.stdout
+
+
+def test_the_rust_program_of_the_documents_calls_what_the_driver_calls():
+    """The driver is built and run; see test_sdks.py."""
+    driver = (ROOT / "tests/clients/rust-sdk/src/main.rs").read_text()
+    [(_, program)] = documents.programs("rust")
+    calls = re.findall(r"\.?[\w:]+\(", program)
+    assert len(calls) >= 5 and [call for call in calls if call not in driver] == []
+
+
+def test_the_table_of_clients_says_what_the_registry_says():
+    registered = {}
+    for one in clients():
+        row = registered.setdefault((one.name, one.version), (one.transport, set(), set()))
+        assert row[0] == one.transport, one.id
+        row[1].add(KEYS[one.auth])
+        row[2].update(TRIED[scenario.removesuffix("-stream")] for scenario in one.scenarios)
+    shown = {
+        (name, version): (transport, set(keys.split(", ")), set(tried.split(", ")))
+        for name, version, transport, keys, tried in documents.clients()
+    }
+    assert shown == registered
+    assert len(documents.clients()) == len(shown)
 
 
 CONFIGURATIONS = documents.configurations()

@@ -1,21 +1,24 @@
 //! InvokeModelWithBidirectionalStream: request and answer are open at once, and every frame of the request is signed. The
-//! simulator checks the chain of signatures frame by frame and answers each input event as it comes.
+//! simulator checks the chain of signatures frame by frame and answers each input event as it comes. How such a stream
+//! ends before its time stands in `ends`, what becomes of it when one side does not read in `pressure`.
+
+mod ends;
+mod line;
+mod pressure;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::client::conn::http2;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http_body_util::BodyExt;
+use hyper::Response;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::support::{
     Asked, CLAUDE, Entry, MASTER_KEY, Rig, frame_header, frames, read_at_least, rules, signed_frame, whole,
 };
+use line::Line;
 
 const PATH: &str = "/bedrock/model/sonic/invoke-with-bidirectional-stream";
 
@@ -36,26 +39,15 @@ fn input(event: &Value) -> Bytes {
     signed_frame(&bedrock_sim::eventstream::event("chunk", payload.as_bytes()))
 }
 
+/// An input that says `text`.
+fn say(text: &str) -> Bytes {
+    input(&json!({ "event": { "textInput": { "content": text } } }))
+}
+
 /// Opens a stream whose request body is whatever is sent into the channel.
 async fn open(rig: &Rig) -> (mpsc::Sender<Bytes>, tokio::task::JoinHandle<Response<Incoming>>) {
-    let stream = TcpStream::connect(rig.proxy.address).await.unwrap();
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(async move { drop(connection.await) });
-    let (body, pieces) = mpsc::channel::<Bytes>(4);
-    let pieces = futures::stream::unfold(pieces, |mut pieces| async {
-        let piece = pieces.recv().await?;
-        Some((Ok::<_, std::io::Error>(Frame::data(piece)), pieces))
-    });
-    let authorization = format!(
-        "AWS4-HMAC-SHA256 Credential={MASTER_KEY}/20261122/us-east-1/bedrock/aws4_request, SignedHeaders=host, Signature=00"
-    );
-    let request = Request::post(format!("http://proxy.test{PATH}"))
-        .header("authorization", authorization)
-        .header("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-EVENTS")
-        .header("content-type", "application/vnd.amazon.eventstream")
-        .body(BodyExt::boxed_unsync(StreamBody::new(pieces)))
-        .unwrap();
-    (body, tokio::spawn(async move { sender.send_request(request).await.unwrap() }))
+    let line = Line::open(rig.proxy.address, MASTER_KEY).await;
+    (line.body, tokio::spawn(async move { line.response.await.unwrap().unwrap() }))
 }
 
 /// The JSON event inside an answer's frame.
