@@ -192,6 +192,8 @@ fn foreign_crates_stay_where_they_belong() {
         ("saphyr_parser", &["yaml.rs"]),
         ("clap", &["cli.rs", "cli/"]),
         ("flate2", &["usage/encoded.rs"]),
+        ("openssl", &["config/certificate.rs", "config/certificate/", "app/tls.rs", "cli/dev_cert"]),
+        ("rcgen", &["cli/dev_cert", "config/certificate/tests.rs", "config/load/tests/"]),
         ("redis", &["store/redis/"]),
         ("redb", &["store/embedded/"]),
         ("std::env", &["config/secrets.rs", "credentials/", "cli.rs", "cli/"]),

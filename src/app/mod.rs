@@ -3,6 +3,7 @@
 
 mod bank;
 mod edge;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
@@ -20,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use bank::{Bank, Own, stored};
 use edge::Edge;
+use tls::Reload;
 
 use crate::admin::pages::Pages;
 use crate::admin::status::Status;
@@ -46,6 +49,7 @@ pub enum StartError {
     RequestLog(io::Error),
     Metrics(prometheus::Error),
     Address(SocketAddr, io::Error),
+    Tls(Box<pingora_core::Error>),
     Runtime(io::Error),
     StateDirectory(PathBuf, io::Error),
     Embedded(embedded::OpenError),
@@ -64,6 +68,7 @@ impl fmt::Display for StartError {
             Self::Address(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; choose another --host or --port")
             }
+            Self::Tls(error) => write!(f, "OpenSSL cannot be set up: {error}"),
             Self::Runtime(error) => write!(f, "threads cannot be started: {error}"),
             Self::StateDirectory(path, error) => write!(
                 f,
@@ -101,8 +106,10 @@ pub fn run(config: Config) -> Result<(), StartError> {
         // `cli` has put these where the AWS SDK reads them, before this process had threads.
         environment: _,
     } = config;
-    let address = free_address(&listen)?;
+    let addresses = Addresses::free(&listen)?;
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
+    let conf = server_conf(&listen, num_retries, endpoints.ca_bundle.as_deref());
+    let secure = listen.tls.map(|tls| tls::listener(tls, Arc::clone(&metrics))).transpose().map_err(StartError::Tls)?;
     let (recorder, writer) = Recorder::start(&request_log).map_err(StartError::RequestLog)?;
     let credentials = Arc::new(credentials(&deployments, &direct, &endpoints));
     let fleet = Fleet::new(&deployments, &direct, &endpoints, &credentials, limits.upstream_idle_timeout)
@@ -147,9 +154,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
         local: Box::new(own),
     });
 
-    let conf = server_conf(&listen, num_retries, endpoints.ca_bundle.as_deref());
     let stop = Stop { draining, metrics, shutdown_timeout };
-    serve(conf, address, edge, gateway, Refresh { credentials, fleet }, stop);
+    serve(conf, addresses, secure, edge, gateway, Refresh { credentials, fleet }, stop);
     if let Some(bank) = bank {
         bank.close();
     }
@@ -170,23 +176,56 @@ fn credentials(deployments: &[Deployment], direct: &Direct, endpoints: &Endpoint
 }
 
 /// Listens and serves until `stop` says so.
-fn serve(conf: ServerConf, address: SocketAddr, edge: Edge, gateway: Gateway, refresh: Refresh, stop: Stop) {
+fn serve(
+    conf: ServerConf,
+    addresses: Addresses,
+    secure: Option<(TlsSettings, Reload)>,
+    edge: Edge,
+    gateway: Gateway,
+    refresh: Refresh,
+    stop: Stop,
+) {
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut service = edge.service(&server.configuration, gateway);
-    service.add_tcp(&address.to_string());
+    if let Some(address) = addresses.plain {
+        service.add_tcp(&address.to_string());
+    }
+    if let (Some(address), Some((settings, reload))) = (addresses.tls, secure) {
+        service.add_tls_with_settings(&address.to_string(), None, settings);
+        server.add_service(background_service("certificate", reload));
+    }
     server.add_service(service);
     server.add_service(background_service("names", Names(refresh.fleet.hosts())));
     server.add_service(background_service("credentials", refresh));
-    server.add_service(background_service("announce", Announce(address)));
+    server.add_service(background_service("announce", Announce(addresses)));
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
 }
 
-/// The address to listen on. Port 0 is replaced by a free port, because Pingora would not tell which one it got.
-fn free_address(listen: &Listen) -> Result<SocketAddr, StartError> {
-    let wanted = SocketAddr::new(listen.host, listen.port);
-    let probe = TcpListener::bind(wanted).map_err(|error| StartError::Address(wanted, error))?;
-    probe.local_addr().map_err(|error| StartError::Address(wanted, error))
+/// Where to listen; at least one of them.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    plain: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Port 0 is replaced by a free port, because Pingora would not tell which one it got.
+    fn free(listen: &Listen) -> Result<Self, StartError> {
+        let probe = |port| {
+            let wanted = SocketAddr::new(listen.host, port);
+            let bound = TcpListener::bind(wanted).and_then(|probe| Ok((probe.local_addr()?, probe)));
+            bound.map_err(|error| StartError::Address(wanted, error))
+        };
+        let first = probe(listen.port)?;
+        // The first is held while the second is looked for, so that they differ.
+        let second = listen.tls.as_ref().and_then(|tls| tls.port).map(probe).transpose()?;
+        Ok(match (&listen.tls, second) {
+            (None, _) => Self { plain: Some(first.0), tls: None },
+            (Some(_), None) => Self { plain: None, tls: Some(first.0) },
+            (Some(_), Some(second)) => Self { plain: Some(first.0), tls: Some(second.0) },
+        })
+    }
 }
 
 fn server_conf(listen: &Listen, num_retries: u32, ca_bundle: Option<&std::path::Path>) -> ServerConf {
@@ -240,22 +279,41 @@ impl BackgroundService for Refresh {
 }
 
 /// Says where the proxy runs, once it accepts connections.
-struct Announce(SocketAddr);
+struct Announce(Addresses);
 
 #[async_trait]
 impl BackgroundService for Announce {
     #[expect(clippy::print_stdout, reason = "the line that people and scripts wait for")]
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let reachable = match self.0.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        while tokio::net::TcpStream::connect((reachable, self.0.port())).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let Addresses { plain, tls } = self.0;
+        let pause = || tokio::time::sleep(Duration::from_millis(5));
+        if let Some(address) = plain {
+            while tokio::net::TcpStream::connect(reachable(address)).await.is_err() {
+                pause().await;
+            }
         }
-        println!("RUNNING on http://{}", self.0);
+        if let Some(address) = tls {
+            while !tokio::task::spawn_blocking(move || tls::answers(reachable(address))).await.unwrap_or_default() {
+                pause().await;
+            }
+        }
+        // Both at once: whoever reads the first may call.
+        for (scheme, address) in [("http", plain), ("https", tls)] {
+            if let Some(address) = address {
+                println!("RUNNING on {scheme}://{address}");
+            }
+        }
     }
+}
+
+/// Where this machine reaches what listens on `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// Pingora's `FastShutdown` does not tell the services to stop: when one worker's runtime ends before that of another

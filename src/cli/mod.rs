@@ -15,6 +15,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use self::client::{Client, Failure};
+use self::dev_cert::DevCertArgs;
 use self::key::KeyCommand;
 use self::spend::SpendArgs;
 use crate::config::Config;
@@ -25,6 +26,7 @@ use crate::config::show;
 use crate::types::secret::Secret;
 
 mod client;
+mod dev_cert;
 mod fields;
 mod key;
 mod spend;
@@ -49,6 +51,7 @@ Examples:
   dheera_ai config show --config conf/config.yaml print what is in force, secrets redacted
   dheera_ai key create --alias ci --max-budget 10 make a key that may spend ten dollars, of the proxy that runs here
   dheera_ai spend --by key                        who spent how much this month
+  dheera_ai dev-cert                              make a certificate for https:// on this machine
 
   curl http://127.0.0.1:4000/bedrock/model/amazon.nova-lite-v1:0/converse \\
        -H 'Authorization: Bearer '\"$DHEERA_AI_MASTER_KEY\" -H 'Content-Type: application/json' \\
@@ -59,6 +62,8 @@ Environment:
   DHEERA_AI_URL                   where `key` and `spend` find the proxy
   DHEERA_AI_STORE_PATH            directory of keys, budgets and spend
   REDIS_URL, REDIS_HOST           Redis, for keys and budgets that several proxies share
+  SSL_CERTFILE_PATH, SSL_KEYFILE_PATH
+                                  certificate and private key: the port speaks TLS then
   AWS_REGION_NAME, AWS_REGION, AWS_DEFAULT_REGION
                                   region where the configuration names none, in this order
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, …
@@ -95,6 +100,15 @@ struct Serving {
     /// Port to listen on; 0 picks a free one [default: 4000]
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// Certificate as PEM, then those of intermediate authorities: `--port` speaks TLS then
+    #[arg(long, alias = "ssl_certfile_path", value_name = "FILE")]
+    ssl_certfile_path: Option<PathBuf>,
+    /// Private key of the certificate, PEM, not encrypted
+    #[arg(long, alias = "ssl_keyfile_path", value_name = "FILE")]
+    ssl_keyfile_path: Option<PathBuf>,
+    /// Port for TLS, so that `--port` stays plain HTTP; 0 picks a free one
+    #[arg(long, alias = "ssl_port", value_name = "PORT")]
+    ssl_port: Option<u16>,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "COUNT", value_parser = workers)]
     num_workers: Option<usize>,
@@ -110,6 +124,9 @@ impl Serving {
             config: self.config.or(before.config),
             host: self.host.or(before.host),
             port: self.port.or(before.port),
+            ssl_certfile_path: self.ssl_certfile_path.or(before.ssl_certfile_path),
+            ssl_keyfile_path: self.ssl_keyfile_path.or(before.ssl_keyfile_path),
+            ssl_port: self.ssl_port.or(before.ssl_port),
             num_workers: self.num_workers.or(before.num_workers),
             allow_anonymous: self.allow_anonymous || before.allow_anonymous,
         }
@@ -142,6 +159,9 @@ enum Command {
         #[command(flatten)]
         arguments: SpendArgs,
     },
+    /// Make a certificate for trying TLS on this machine, and say how clients come to trust it
+    #[command(after_help = dev_cert::AFTER_HELP)]
+    DevCert(DevCertArgs),
     /// Print the version and exit
     Version,
 }
@@ -267,6 +287,7 @@ fn answer(
             let done = client(&proxy, environment).and_then(|client| spend::run(&arguments, &client, proxy.json, out));
             concluded(done, err)
         }
+        Some(Command::DevCert(arguments)) => concluded(dev_cert::run(&arguments, out), err),
         Some(Command::Version) => {
             writeln!(out, "dheera_ai {}", env!("CARGO_PKG_VERSION"))?;
             Ok(Outcome::Exit(ExitCode::SUCCESS))
@@ -280,6 +301,9 @@ fn configuration(serving: Serving, environment: &dyn Environment, err: &mut dyn 
     let overrides = CliOverrides {
         host: serving.host,
         port: serving.port,
+        ssl_certfile_path: serving.ssl_certfile_path,
+        ssl_keyfile_path: serving.ssl_keyfile_path,
+        ssl_port: serving.ssl_port,
         num_workers: serving.num_workers,
         allow_anonymous: serving.allow_anonymous,
     };
@@ -331,6 +355,7 @@ fn check(config: &Config, warnings: &[Warning], out: &mut dyn Write) -> io::Resu
     for warning in warnings {
         writeln!(out, "warning: {warning}")?;
     }
+    writeln!(out, "{}", show::listen(config))?;
     writeln!(out, "{}", show::store(config))?;
     writeln!(out, "The configuration is valid.")
 }

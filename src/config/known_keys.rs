@@ -50,7 +50,7 @@ const NO_DATABASE: &str = "Remove it: there is no SQL database; `store_path` and
 const REDIS_ELSEWHERE: &str = "Write it under `general_settings`";
 const NO_DEFAULTS: &str = "Remove it: write the limits into each request that makes a key, user, customer or team";
 const AT_CREATION: &str = "Remove it: only the master key makes keys, and each request says what the key may do";
-const NO_TLS: &str = "Remove it: put a TLS terminator in front; for certificates of AWS endpoints set AWS_CA_BUNDLE";
+const NO_TLS: &str = "Remove it: for certificates of AWS endpoints set AWS_CA_BUNDLE; TLS for clients is `general_settings.ssl_certfile_path`";
 const NATIVE: &str = "Remove it: requests go upstream byte for byte, so clients set this themselves";
 const NO_ALERTS: &str = "Remove it: alert on the metrics of /metrics";
 const NO_ACCESS: &str = "Remove it: list what a key, team or user may call in its `models`";
@@ -255,6 +255,9 @@ pub(super) const GENERAL: &[Key] = &[
     active("master_key"),
     active("host"),
     active("port"),
+    active("ssl_certfile_path"),
+    active("ssl_keyfile_path"),
+    active("ssl_port"),
     active("num_workers"),
     active("allow_unlisted_models"),
     active("max_request_size_mb"),

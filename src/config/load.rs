@@ -1,7 +1,7 @@
 //! From a file, a text, or the environment alone to a [`Config`], or to all problems of it.
 //!
 //! The order matters in one place: `environment_variables` is read first, because every other value may refer to it.
-//! This is the only step of the configuration that reads files.
+//! This is the only step of the configuration that reads files, but for the certificate of the TLS port.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -36,6 +36,9 @@ pub enum Source {
 pub struct CliOverrides {
     pub host: Option<String>,
     pub port: Option<u16>,
+    pub ssl_certfile_path: Option<PathBuf>,
+    pub ssl_keyfile_path: Option<PathBuf>,
+    pub ssl_port: Option<u16>,
     pub num_workers: Option<usize>,
     pub allow_anonymous: bool,
 }

@@ -3,7 +3,8 @@
 //! `yaml.rs` reads text into a tree with places, `known_keys.rs` lists every key, `section.rs` checks keys and reads
 //! values, `raw/` is the only place that knows the YAML shape, `resolve/` turns it into this, `problem.rs` tells
 //! every mistake with its place and remedy, `secrets.rs` is where environment variables are read, `defaults.rs` holds
-//! every default with its reason, `show.rs` prints a configuration without its secrets.
+//! every default with its reason, `certificate.rs` reads the certificate of the TLS port, `show.rs` prints a configuration
+//! without its secrets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,6 +21,9 @@ use crate::types::ids::{DeploymentId, ModelId, ModelName, Region};
 use crate::types::money::NanoUsd;
 use crate::types::secret::Secret;
 
+use self::certificate::{CertificateFiles, ServerCertificate};
+
+pub mod certificate;
 pub mod defaults;
 mod endpoint_url;
 mod known_keys;
@@ -56,13 +60,26 @@ pub struct Config {
     pub environment: BTreeMap<String, Secret>,
 }
 
-/// The address and threads of the listener.
+/// The addresses and threads of the listener.
 #[derive(Debug, Clone)]
 pub struct Listen {
     pub host: IpAddr,
+    /// Plain HTTP/1.1 and h2c, unless `tls` takes this port.
     pub port: u16,
+    pub tls: Option<Tls>,
     /// Worker threads; one per core by default.
     pub workers: usize,
+}
+
+/// TLS for clients, HTTP/1.1 and h2 by ALPN.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// They are read again when they change.
+    pub files: CertificateFiles,
+    /// What they held when the configuration was read.
+    pub certificate: Arc<ServerCertificate>,
+    /// A port for TLS beside the plain one; without it [`Listen::port`] speaks TLS and nothing else.
+    pub port: Option<u16>,
 }
 
 /// Who may call.

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{
-    Config, Credentials, Deployment, Endpoint, HostPort, OnLowBudget, Redis, RedisTopology, RequestLog, Store,
+    Config, Credentials, Deployment, Endpoint, HostPort, OnLowBudget, Redis, RedisTopology, RequestLog, Store, Tls,
     UnknownUsage,
 };
 use crate::price::book::{Query, Surface};
@@ -64,6 +64,13 @@ fn general(config: &Config, yaml: &mut Yaml) {
     }
     yaml.pair(1, "host", quoted(&config.listen.host.to_string()));
     yaml.pair(1, "port", config.listen.port);
+    if let Some(Tls { files, port, .. }) = &config.listen.tls {
+        yaml.pair(1, "ssl_certfile_path", quoted(&files.certificate.display().to_string()));
+        yaml.pair(1, "ssl_keyfile_path", quoted(&files.key.display().to_string()));
+        if let Some(port) = port {
+            yaml.pair(1, "ssl_port", port);
+        }
+    }
     yaml.pair(1, "num_workers", config.listen.workers);
     yaml.pair(1, "allow_unlisted_models", config.direct.allow_unlisted_models);
     yaml.pair(1, "max_request_size_mb", limits.body_bytes_max / (1024 * 1024));
@@ -274,6 +281,22 @@ pub fn summary(config: &Config) -> String {
     let any = ["(any other)", "direct", "as requested", config.direct.region.as_str(), direct, "by id"];
     rows.push(any.map(str::to_owned));
     table(&rows)
+}
+
+/// What the ports speak, in a sentence.
+#[must_use]
+pub fn listen(config: &Config) -> String {
+    let listen = &config.listen;
+    let Some(Tls { files, certificate, port }) = &listen.tls else {
+        return format!("Port {} speaks plain HTTP.", listen.port);
+    };
+    let until = jiff::Timestamp::from_second(certificate.not_after_s());
+    let until = until.map_or_else(|_| "its end".to_owned(), |until| until.to_string());
+    let certificate = format!("{}, valid until {until}", files.certificate.display());
+    match port {
+        Some(tls) => format!("Port {} speaks plain HTTP, port {tls} TLS with {certificate}.", listen.port),
+        None => format!("Port {} speaks TLS with {certificate}.", listen.port),
+    }
 }
 
 /// Where keys and budgets are kept, in a sentence.

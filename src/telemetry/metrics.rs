@@ -68,6 +68,8 @@ pub struct Metrics {
     journal_backlog: IntGauge,
     store_up: IntGauge,
     store_requests: HistogramVec,
+    tls_expires: IntGaugeVec,
+    tls_reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -202,6 +204,19 @@ impl Metrics {
                 &["command", "result"],
                 STORE_BUCKETS,
             )?,
+            // Without labels, but only there where a certificate is.
+            tls_expires: gauges(
+                &registry,
+                "dheera_ai_tls_certificate_expires_timestamp_seconds",
+                "When the certificate in force expires, in seconds since 1970.",
+                &[],
+            )?,
+            tls_reloads: counters(
+                &registry,
+                "dheera_ai_tls_certificate_reloads_total",
+                "Changed certificate files that were put in force (ok) or could not be used (failed).",
+                &["result"],
+            )?,
             registry,
         };
         let build =
@@ -290,6 +305,19 @@ impl Metrics {
     /// `result` is `ok`, `unavailable` or `failed`.
     pub fn store_request(&self, command: &str, result: &str, duration: Duration) {
         self.store_requests.with_label_values(&[command, result]).observe(duration.as_secs_f64());
+    }
+
+    /// The certificate in force expires at `not_after_s`, in seconds since 1970.
+    pub fn tls_certificate(&self, not_after_s: i64) {
+        self.tls_expires.with_label_values::<&str>(&[]).set(not_after_s);
+        for result in ["ok", "failed"] {
+            // From the start, so that the first one is an increase.
+            self.tls_reloads.with_label_values(&[result]).inc_by(0);
+        }
+    }
+
+    pub fn tls_certificate_reloaded(&self, ok: bool) {
+        self.tls_reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
 
     pub fn record_lost(&self) {

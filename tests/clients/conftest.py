@@ -52,7 +52,8 @@ class Process:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment,
             )
         self.url = None
-        self.reader = threading.Thread(target=self._read, args=(re.compile(says + r" on (http://\S+)"),), daemon=True)
+        listening = re.compile(says + r" on (https?://\S+)")
+        self.reader = threading.Thread(target=self._read, args=(listening,), daemon=True)
         self.reader.start()
         try:
             self.wait(lambda: self.url is not None, f"{command[0]} to say where it listens")

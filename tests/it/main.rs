@@ -18,5 +18,6 @@ mod operations;
 mod shipped_configs;
 mod streams;
 mod support;
+mod tls;
 mod truncation;
 mod visible;

@@ -294,7 +294,8 @@ fn a_master_key_is_never_lost_on_the_way() {
 
 #[test]
 fn the_command_line_comes_first() {
-    let cli = CliOverrides { host: Some("::1".to_owned()), port: Some(0), num_workers: Some(3), allow_anonymous: true };
+    let mut cli = CliOverrides { host: Some("::1".to_owned()), port: Some(0), ..CliOverrides::default() };
+    (cli.num_workers, cli.allow_anonymous) = (Some(3), true);
     let listen = load_with("general_settings: {port: 1, num_workers: 1}\n", &[], &cli).unwrap().config.listen;
     assert_eq!((listen.host.to_string().as_str(), listen.port, listen.workers), ("::1", 0, 3));
     let open = CliOverrides { host: Some("0.0.0.0".to_owned()), ..CliOverrides::default() };
@@ -473,6 +474,7 @@ fn an_empty_configuration_has_every_default() {
 }
 
 mod budgets;
+mod tls;
 
 #[test]
 fn every_shipped_configuration_loads() {

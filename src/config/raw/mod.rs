@@ -97,6 +97,7 @@ pub(super) struct RawGeneral {
     pub(super) master_key: Option<Text>,
     pub(super) host: Option<Text>,
     pub(super) port: Number,
+    pub(super) tls: RawTls,
     pub(super) workers: Number,
     pub(super) allow_unlisted_models: Switch,
     pub(super) request_size_mb: Number,
@@ -111,6 +112,15 @@ pub(super) struct RawGeneral {
     pub(super) operation_prices: Vec<(String, Text)>,
     pub(super) store: RawStore,
     pub(super) budgets: RawBudgets,
+}
+
+#[derive(Default)]
+pub(super) struct RawTls {
+    pub(super) certificate: Option<Text>,
+    pub(super) key: Option<Text>,
+    pub(super) port: Number,
+    /// Whether a key is there that could not be read: the rest of them says nothing then.
+    pub(super) unreadable: bool,
 }
 
 /// Reads `environment_variables` alone, because every other section may refer to it.
@@ -300,6 +310,7 @@ fn general(reader: &mut Reader<'_>, node: &Node) -> RawGeneral {
         master_key: section.text(reader, "master_key"),
         host: section.text(reader, "host"),
         port: section.count(reader, "port", 0..=65_535),
+        tls: tls(reader, &section),
         workers: section.count(reader, "num_workers", 1..=1024),
         allow_unlisted_models: section.switch(reader, "allow_unlisted_models"),
         request_size_mb: section.count(reader, "max_request_size_mb", 1..=1024),
@@ -315,4 +326,17 @@ fn general(reader: &mut Reader<'_>, node: &Node) -> RawGeneral {
         store: store::read(reader, &section),
         budgets: budgets::read(reader, &section),
     }
+}
+
+fn tls(reader: &mut Reader<'_>, section: &Section<'_>) -> RawTls {
+    let certificate = section.text(reader, "ssl_certfile_path");
+    let key = section.text(reader, "ssl_keyfile_path");
+    let port = section.count(reader, "ssl_port", 0..=65_535);
+    let read = [
+        ("ssl_certfile_path", certificate.is_some()),
+        ("ssl_keyfile_path", key.is_some()),
+        ("ssl_port", port.is_some()),
+    ];
+    let unreadable = read.into_iter().any(|(name, is_read)| !is_read && section.node(name).is_some());
+    RawTls { certificate, key, port, unreadable }
 }

@@ -3,7 +3,8 @@
 //!
 //! Every step tells its mistakes to [`Findings`] and goes on, so that one run names them all; only at the end does a
 //! missing piece mean that there is no configuration. `deployment.rs` reads `model_list`, `credentials.rs` its
-//! credentials, `store.rs` and `budgets.rs` where and how budgets are kept, `variables.rs` the environment.
+//! credentials, `store.rs` and `budgets.rs` where and how budgets are kept, `tls.rs` the certificate, `variables.rs`
+//! the environment.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ mod budgets;
 mod credentials;
 mod deployment;
 mod store;
+mod tls;
 mod variables;
 
 use variables::Variables;
@@ -54,8 +56,11 @@ pub(super) fn resolve(
         access.as_ref(),
         &mut variables,
     );
+    let port = port(&general, cli)?;
+    let tls = tls::tls(std::mem::take(&mut general.tls), port, cli, &mut variables);
     let findings = variables.findings;
-    let listen = access.as_ref().and_then(|access| listen(&general, access, cli, findings));
+    let listen = access.as_ref().and_then(|access| listen(&general, access, port, cli, findings));
+    let listen = listen.zip(tls.ok()).map(|(listen, tls)| Listen { tls, ..listen });
     let limits = limits(&general, findings);
     let request_log = request_log(general.request_log, findings);
     let operation_prices = operation_prices(general.operation_prices, findings);
@@ -149,7 +154,22 @@ fn check_master_key(key: &Text, findings: &mut Findings) -> Option<()> {
     Some(())
 }
 
-fn listen(general: &RawGeneral, access: &Access, cli: &CliOverrides, findings: &mut Findings) -> Option<Listen> {
+fn port(general: &RawGeneral, cli: &CliOverrides) -> Option<u16> {
+    match (cli.port, &general.port) {
+        (Some(port), _) => Some(port),
+        (None, Some(port)) => u16::try_from(port.value).ok(),
+        (None, None) => Some(defaults::PORT),
+    }
+}
+
+/// Without what TLS adds.
+fn listen(
+    general: &RawGeneral,
+    access: &Access,
+    port: u16,
+    cli: &CliOverrides,
+    findings: &mut Findings,
+) -> Option<Listen> {
     let written = match (&cli.host, &general.host) {
         (Some(host), _) => Some((host.as_str(), At::command_line("--host"))),
         (None, Some(host)) => Some((host.value.expose(), host.at.clone())),
@@ -171,17 +191,12 @@ fn listen(general: &RawGeneral, access: &Access, cli: &CliOverrides, findings: &
             return None;
         }
     }
-    let port = match &general.port {
-        _ if cli.port.is_some() => cli.port?,
-        Some(port) => u16::try_from(port.value).ok()?,
-        None => defaults::PORT,
-    };
     let workers = match &general.workers {
         _ if cli.num_workers.is_some() => cli.num_workers?,
         Some(workers) => usize::try_from(workers.value).ok()?,
         None => defaults::workers(),
     };
-    Some(Listen { host, port, workers })
+    Some(Listen { host, port, tls: None, workers })
 }
 
 fn host_address(text: &str, at: &At, findings: &mut Findings) -> Option<IpAddr> {

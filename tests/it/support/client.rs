@@ -12,6 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -153,6 +154,11 @@ impl Connection {
     pub async fn open(address: SocketAddr, http: Http) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, http).await
+    }
+
+    /// On a stream that is connected, such as one of TLS.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, http: Http) -> Self {
         let io = TokioIo::new(stream);
         // How a connection ends shows in the answers; its task has nothing to add.
         match http {

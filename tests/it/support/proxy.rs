@@ -78,6 +78,7 @@ pub fn run_to_end(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
 /// A running proxy.
 pub struct Proxy {
     child: Child,
+    /// The first that it says.
     pub address: SocketAddr,
     stdout: Arc<Mutex<Vec<String>>>,
     stderr: Arc<Mutex<String>>,
@@ -124,8 +125,8 @@ impl Proxy {
             std::thread::spawn(move || {
                 for line in out.lines() {
                     let line = line.unwrap();
-                    if let Some(url) = line.strip_prefix("RUNNING on http://") {
-                        says.send(url.to_owned()).unwrap_or_default();
+                    if let Some((_, address)) = line.strip_prefix("RUNNING on ").and_then(|url| url.split_once("://")) {
+                        says.send(address.to_owned()).unwrap_or_default();
                     }
                     lines.lock().unwrap().push(line);
                 }
@@ -144,6 +145,12 @@ impl Proxy {
             Err(error) => panic!("the proxy did not start, {error}:\n{}", proxy.stderr()),
         }
         proxy
+    }
+
+    /// Where it speaks TLS.
+    pub async fn tls_address(&self) -> SocketAddr {
+        let said = || Some(self.stdout().lines().find_map(|line| line.strip_prefix("RUNNING on https://"))?.to_owned());
+        eventually("an https:// address", said).await.parse().unwrap()
     }
 
     /// Everything on standard output so far.
