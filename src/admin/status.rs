@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::deployment::fleet::{Fleet, Target};
+use crate::deployment::profiles::Profiles;
 use crate::keys::authenticate::{Authenticator, Caller, Denied, Presented};
 use crate::keys::policy;
 use crate::price::book::{PriceBook, Query, Surface};
@@ -24,6 +25,7 @@ const MASTER_ONLY: &str =
 pub struct Status {
     pub authenticator: Arc<Authenticator>,
     pub fleet: Arc<Fleet>,
+    pub profiles: Arc<Profiles>,
     pub price_book: Arc<PriceBook>,
     pub metrics: Arc<Metrics>,
     pub require_auth_for_metrics: bool,
@@ -157,7 +159,9 @@ impl Status {
         json_answer(200, &json!({ "data": data }))
     }
 
-    fn price(&self, target: &Target) -> Value {
+    /// Where the price comes from, of a profile once its model is known.
+    fn price(&self, target: &Arc<Target>) -> Value {
+        let target = self.profiles.known(target);
         let found = self.price_book.find(&Query {
             model_id: target.model_id.as_ref().map_or("", ModelId::as_str),
             region: target.region.as_str(),

@@ -31,6 +31,7 @@ use crate::config::{Config, Credentials, Deployment, Direct, Endpoints, Listen, 
 use crate::credentials::{CredentialStore, Options};
 use crate::deployment::fleet::{Fleet, FleetError};
 use crate::deployment::host::{self, Host};
+use crate::deployment::profiles::Profiles;
 use crate::keys::authenticate::Authenticator;
 use crate::ledger;
 use crate::proxy::{Gateway, NamedBudgets, Parts};
@@ -113,14 +114,16 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let (recorder, writer) = Recorder::start(&request_log).map_err(StartError::RequestLog)?;
     let credentials = Arc::new(credentials(&deployments, &direct, &endpoints));
     let fleet = Fleet::new(&deployments, &direct, &endpoints, &credentials, limits.upstream_idle_timeout)
+        .map(Arc::new)
         .map_err(StartError::Fleet)?;
-    let fleet = Arc::new(fleet);
+    let profiles = Arc::new(Profiles::new(&fleet, endpoints.clone(), Arc::clone(&price_book), Arc::clone(&metrics)));
     let bank = store.map(|store| Bank::open(&store, &budgets, &metrics)).transpose()?;
     let authenticator = Arc::new(Authenticator::new(&access, bank.as_ref().map(|bank| Arc::clone(&bank.register))));
     let draining = Arc::new(AtomicBool::new(false));
     let status = Status {
         authenticator: Arc::clone(&authenticator),
         fleet: Arc::clone(&fleet),
+        profiles: Arc::clone(&profiles),
         price_book: Arc::clone(&price_book),
         metrics: Arc::clone(&metrics),
         require_auth_for_metrics: access.require_auth_for_metrics,
@@ -135,11 +138,10 @@ pub fn run(config: Config) -> Result<(), StartError> {
     };
     let shutdown_timeout = limits.shutdown_timeout;
     let edge = Edge::new(&limits);
-    // Read now rather than in the first request.
-    tracing::debug!(operations = route::operations().len(), "the route table is read");
     let gateway = Gateway::new(Parts {
         authenticator,
         fleet: Arc::clone(&fleet),
+        profiles: Arc::clone(&profiles),
         limits,
         num_retries,
         connect_timeout,
@@ -155,7 +157,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     });
 
     let stop = Stop { draining, metrics, shutdown_timeout };
-    serve(conf, addresses, secure, edge, gateway, Refresh { credentials, fleet }, stop);
+    serve(conf, addresses, secure, edge, gateway, Refresh { credentials, fleet, profiles }, stop);
     if let Some(bank) = bank {
         bank.close();
     }
@@ -185,6 +187,8 @@ fn serve(
     refresh: Refresh,
     stop: Stop,
 ) {
+    // Read now rather than in the first request.
+    tracing::debug!(operations = route::operations().len(), "the route table is read");
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut service = edge.service(&server.configuration, gateway);
@@ -260,6 +264,7 @@ impl BackgroundService for Names {
 struct Refresh {
     credentials: Arc<CredentialStore>,
     fleet: Arc<Fleet>,
+    profiles: Arc<Profiles>,
 }
 
 #[async_trait]
@@ -271,6 +276,7 @@ impl BackgroundService for Refresh {
                     tracing::error!(deployment = %target.id, "credentials: {error}");
                 }
             }
+            self.profiles.look_up_listed().await;
         };
         // An error means that the process ends: that too is a stop.
         let stopped = async move { shutdown.changed().await.is_ok() };

@@ -166,6 +166,13 @@ pub fn arn_region(arn: &str) -> Option<&str> {
     Arn::parse(arn).map(|arn| arn.region).filter(|region| !region.is_empty())
 }
 
+/// Whether a model id is the ARN of an application inference profile, which hides the model that it stands for.
+#[must_use]
+pub fn is_application_inference_profile(model_id: &str) -> bool {
+    Arn::parse(model_id)
+        .is_some_and(|arn| arn.service == "bedrock" && arn.resource_type() == "application-inference-profile")
+}
+
 /// Bytes of the longest model id that a service model of bedrock-runtime allows.
 const MODEL_ID_BYTES_MAX: usize = 2048;
 
@@ -309,6 +316,21 @@ mod tests {
         }
         let arn = Arn::parse("arn:aws:bedrock:us-west-2:1:prompt/ABC:2").unwrap();
         assert_eq!((arn.service, arn.resource, arn.resource_type()), ("bedrock", "prompt/ABC:2", "prompt"));
+    }
+
+    #[test]
+    fn only_application_inference_profiles_hide_their_model_there() {
+        for (id, expected) in [
+            ("arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc", true),
+            ("arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:application-inference-profile/abc", true),
+            ("arn:aws:bedrock:us-west-2:123456789012:inference-profile/us.amazon.nova-pro-v1:0", false),
+            ("arn:aws:sagemaker:us-west-2:1:application-inference-profile/abc", false),
+            ("application-inference-profile/abc", false),
+            ("us.amazon.nova-pro-v1:0", false),
+            ("", false),
+        ] {
+            assert_eq!(is_application_inference_profile(id), expected, "{id}");
+        }
     }
 
     #[test]

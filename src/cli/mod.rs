@@ -18,6 +18,7 @@ use self::client::{Client, Failure};
 use self::dev_cert::DevCertArgs;
 use self::key::KeyCommand;
 use self::spend::SpendArgs;
+use crate::aws::endpoint::is_application_inference_profile;
 use crate::config::Config;
 use crate::config::load::{CliOverrides, Loaded, Source, load};
 use crate::config::problem::Warning;
@@ -347,6 +348,14 @@ fn check(config: &Config, warnings: &[Warning], out: &mut dyn Write) -> io::Resu
     out.write_all(show::summary(config).as_bytes())?;
     for deployment in config.deployments.iter().filter(|deployment| !show::is_priced(config, deployment)) {
         let id = &deployment.id;
+        if is_application_inference_profile(deployment.model_id.as_str()) {
+            writeln!(
+                out,
+                "warning: {id} has a price only if AWS tells its model (bedrock:GetInferenceProfile): set \
+                 `model_info.base_model` to need no answer"
+            )?;
+            continue;
+        }
         writeln!(
             out,
             "warning: {id} has no price: set `model_info.base_model` or prices; its calls count as unpriced"

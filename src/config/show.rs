@@ -10,6 +10,7 @@ use super::{
     Config, Credentials, Deployment, Endpoint, HostPort, OnLowBudget, Redis, RedisTopology, RequestLog, Store, Tls,
     UnknownUsage,
 };
+use crate::aws::endpoint::is_application_inference_profile;
 use crate::price::book::{Query, Surface};
 
 const REDACTED: &str = "\"[redacted]\"";
@@ -270,7 +271,7 @@ pub fn summary(config: &Config) -> String {
                 Some(_) => "bearer token".to_owned(),
                 None => deployment.credentials.kind().to_owned(),
             },
-            if is_priced(config, deployment) { "known" } else { "UNKNOWN" }.to_owned(),
+            price_state(config, deployment).to_owned(),
         ]);
     }
     let direct = match (config.direct.allow_unlisted_models, &config.direct.bearer) {
@@ -322,6 +323,16 @@ pub fn store(config: &Config) -> String {
         }
     };
     format!("Keys and budgets are kept in Redis at {servers}; the journal in {directory}.")
+}
+
+fn price_state(config: &Config, deployment: &Deployment) -> &'static str {
+    if is_priced(config, deployment) {
+        "known"
+    } else if is_application_inference_profile(deployment.model_id.as_str()) {
+        "asked of AWS"
+    } else {
+        "UNKNOWN"
+    }
 }
 
 /// Whether what the deployment serves can be priced. An override counts: it need not name every dimension.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::host::Host;
 use super::select;
-use crate::aws::endpoint::{self, Variant};
+use crate::aws::endpoint::{EndpointError, Variant, host};
 use crate::aws::operation::Service;
 use crate::config::{self, Endpoint, Endpoints, SecretRef};
 use crate::credentials::{CredentialStore, Source};
@@ -19,7 +19,7 @@ use crate::price::book::PriceOverride;
 use crate::types::ids::{DeploymentId, ModelId, ModelName, Region};
 
 /// One upstream a request can be sent to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Target {
     pub id: DeploymentId,
     /// `None` for a direct target.
@@ -207,25 +207,24 @@ impl Builder<'_> {
         region: &Region,
         deployment: &str,
     ) -> Result<Arc<Host>, FleetError> {
-        let configured = own.or_else(|| self.endpoints.by_service.get(&service)).or(self.endpoints.all.as_ref());
-        let endpoint = match configured {
-            Some(endpoint) => endpoint.clone(),
-            None => Endpoint {
-                tls: true,
-                host: endpoint::host(
-                    service,
-                    region.as_str(),
-                    Variant { fips: self.endpoints.fips, dual_stack: self.endpoints.dual_stack },
-                )
-                .map_err(|error| FleetError::Endpoint {
-                    deployment: deployment.to_owned(),
-                    detail: error.to_string(),
-                })?,
-                port: 443,
-                path_prefix: String::new(),
-            },
-        };
+        let endpoint = endpoint(self.endpoints, own, service, region.as_str())
+            .map_err(|error| FleetError::Endpoint { deployment: deployment.to_owned(), detail: error.to_string() })?;
         let host = self.hosts.entry(endpoint.clone()).or_insert_with(|| Arc::new(Host::new(endpoint)));
         Ok(Arc::clone(host))
     }
+}
+
+/// The server of a service in a region: the deployment's own, that of the environment, or AWS's.
+pub(super) fn endpoint(
+    endpoints: &Endpoints,
+    own: Option<&Endpoint>,
+    service: Service,
+    region: &str,
+) -> Result<Endpoint, EndpointError> {
+    let configured = own.or_else(|| endpoints.by_service.get(&service)).or(endpoints.all.as_ref());
+    if let Some(endpoint) = configured {
+        return Ok(endpoint.clone());
+    }
+    let variant = Variant { fips: endpoints.fips, dual_stack: endpoints.dual_stack };
+    Ok(Endpoint { tls: true, host: host(service, region, variant)?, port: 443, path_prefix: String::new() })
 }

@@ -1,9 +1,11 @@
 //! Deployments: which one serves a model name, and what to do when it does not.
 //!
-//! `select` and `outcome` are pure decisions; `fleet` holds the deployments a configuration names and `host` the
-//! addresses of the servers behind them.
+//! `select` and `outcome` are pure decisions; `fleet` holds the deployments a configuration names, `host` the addresses
+//! of the servers behind them, and `profiles` what AWS says of ARNs that hide their model.
 
+mod control_plane;
 pub mod fleet;
 pub mod host;
 pub mod outcome;
+pub mod profiles;
 pub mod select;

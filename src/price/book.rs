@@ -164,7 +164,7 @@ impl PriceBook {
         self.exact(model_id, query).or_else(|| self.nearest(model_id, query))
     }
 
-    fn exact(&self, model_id: &str, query: &Query<'_>) -> Option<&Price> {
+    pub(super) fn exact(&self, model_id: &str, query: &Query<'_>) -> Option<&Price> {
         let Reference { id, region } = Reference::of(model_id, query.region)?;
         let family = self.families.get(without_geography(id))?;
         let surfaces: &[Surface] = match query.surface {

@@ -7,6 +7,7 @@
 pub mod book;
 pub mod cost;
 pub mod overrides;
+pub mod profile;
 pub mod rates;
 mod read;
 mod reference;

@@ -5,7 +5,7 @@
 //! bedrock-runtime in botocore 1.44.5.
 
 /// Geography prefixes of inference profiles.
-const GEOGRAPHIES: [&str; 9] = ["us", "eu", "apac", "jp", "au", "in", "ca", "global", "us-gov"];
+pub(super) const GEOGRAPHIES: [&str; 9] = ["us", "eu", "apac", "jp", "au", "in", "ca", "global", "us-gov"];
 
 /// A model as AWS lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use super::replay::{Body, Shared, Slot};
 use super::{Gateway, LocalRequest, reserve, respond, sign};
 use crate::aws::endpoint;
 use crate::aws::error_body::ErrorType;
-use crate::aws::operation::{Metering, Streaming};
+use crate::aws::operation::{AccessClass, Metering, Streaming};
 use crate::aws::route::{self, Found, RequestTarget, RouteError};
 use crate::config::Limits;
 use crate::deployment::fleet::Group;
@@ -111,7 +111,11 @@ async fn afford(
 ) -> Result<(), Failure> {
     let Resolved { caller, call, group, model_id, mut body, read } = resolved;
     let metering = call.operation.metering;
-    let priced = priced_id(&group, model_id);
+    let (group, lookup_failure) = match metering {
+        Metering::Free => (group, None),
+        _ => gateway.profiles.with_base_models(group, model_id.as_deref()).await,
+    };
+    let priced = priced_id(&group, model_id.clone());
     let seen = if RequestFacts::need_body(metering, priced.as_deref()) { body.contiguous() } else { Bytes::new() };
     let facts = RequestFacts::read(metering, priced.as_deref(), &seen);
     let whose = {
@@ -121,7 +125,8 @@ async fn afford(
     };
     ctx.record.end_user.clone_from(&whose.end_user);
     ctx.record.tags.clone_from(&whose.tags);
-    let group = whose.allowed(&caller, group)?;
+    // Regions are of deployments: what a key reads of the control planes has no model, and clients read it at start.
+    let group = if call.operation.access == AccessClass::Read { group } else { whose.allowed(&caller, group)? };
     let asked = Asked {
         caller: &caller,
         attribution: &whose,
@@ -129,6 +134,7 @@ async fn afford(
         group: &group,
         facts: &facts,
         model_name: ctx.record.model_name.as_deref(),
+        lookup_failure: lookup_failure.as_ref(),
     };
     let headers = &session.as_downstream().req_header().headers;
     let mut booking = booking::book(gateway, ctx, &asked, headers, &mut body)?;
@@ -151,6 +157,7 @@ async fn afford(
         group,
         call,
         facts,
+        called: model_id,
         shared,
         read,
         booking,
@@ -349,7 +356,7 @@ fn direct(gateway: &Gateway, call: &Call) -> Result<Arc<Group>, Failure> {
     })
 }
 
-/// The id that says what kind of model it is: an ARN hides that, and then `base_model` says it.
+/// The id that says what kind of model it is: an ARN may hide that, and then the base model says it.
 fn priced_id(group: &Group, model_id: Option<String>) -> Option<String> {
     let base = group.targets.first().and_then(|target| target.base_model.as_ref());
     base.map(ToString::to_string).or(model_id)

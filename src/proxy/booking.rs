@@ -19,6 +19,7 @@ use crate::budget::entry::Row;
 use crate::budget::estimate::{self, Bound, Candidate, Question, Unbounded};
 use crate::budget::limit::{self, Demands, Party};
 use crate::deployment::fleet::{Group, Target};
+use crate::deployment::profiles::LookupError;
 use crate::error::Failure;
 use crate::keys::authenticate::Caller;
 use crate::keys::register::Profile;
@@ -47,6 +48,8 @@ pub(super) struct Asked<'a> {
     pub group: &'a Group,
     pub facts: &'a RequestFacts,
     pub model_name: Option<&'a str>,
+    /// Why the model of an application inference profile is not known.
+    pub lookup_failure: Option<&'a LookupError>,
 }
 
 impl Attribution {
@@ -128,7 +131,7 @@ pub(super) fn book(
         let body = body.contiguous();
         Some(bound(
             gateway,
-            asked.group,
+            asked,
             &Question {
                 operation,
                 facts: asked.facts,
@@ -169,10 +172,11 @@ fn row(ctx: &RequestContext, asked: &Asked<'_>, now_ms: u64) -> Row {
 }
 
 /// What the request may cost at most over every deployment that may serve it.
-fn bound(gateway: &Gateway, group: &Group, question: &Question<'_>) -> Result<Bound, Failure> {
+fn bound(gateway: &Gateway, asked: &Asked<'_>, question: &Question<'_>) -> Result<Bound, Failure> {
     let set = gateway.operation_prices.get(question.operation.name).copied();
     let called = question.facts.model_id.as_deref();
-    let candidates: Vec<Candidate<'_>> = group
+    let candidates: Vec<Candidate<'_>> = asked
+        .group
         .targets
         .iter()
         .map(|target| Candidate {
@@ -184,6 +188,7 @@ fn bound(gateway: &Gateway, group: &Group, question: &Question<'_>) -> Result<Bo
     match estimate::bound(question, &candidates) {
         Ok(bound) => Ok(bound),
         Err(Unbounded::UnpricedModel) if gateway.budgets.allow_unpriced => Ok(Bound::default()),
+        Err(Unbounded::UnpricedModel) => Err(unpriced_model(asked.lookup_failure)),
         Err(unbounded) => Err(unbounded_failure(unbounded, question.operation.name)),
     }
 }
@@ -203,15 +208,24 @@ fn price<'g>(gateway: &'g Gateway, target: &'g Target, question: &Question<'_>) 
     gateway.price_book.price(&query, target.price.as_ref())
 }
 
+fn unpriced_model(lookup_failure: Option<&LookupError>) -> Failure {
+    let message = match lookup_failure {
+        None => "This model has no price, so a key with a budget may not call it. Have the operator set its prices in \
+                 model_info, or general_settings.unpriced: allow."
+            .to_owned(),
+        Some(why) => format!(
+            "The model behind this inference profile is not known, because {why}. So it has no price, and a key with a \
+             budget may not call it. Have the operator allow bedrock:GetInferenceProfile to the proxy's credentials, or \
+             list the profile with its model_info.base_model."
+        ),
+    };
+    Failure::client("unpriced_model", ErrorType::AccessDenied, message)
+}
+
 fn unbounded_failure(unbounded: Unbounded, operation: &str) -> Failure {
     let denied = |reason, message: String| Failure::client(reason, ErrorType::AccessDenied, message);
     match unbounded {
-        Unbounded::UnpricedModel => denied(
-            "unpriced_model",
-            "This model has no price, so a key with a budget may not call it. Have the operator set its prices in \
-             model_info, or general_settings.unpriced: allow."
-                .to_owned(),
-        ),
+        Unbounded::UnpricedModel => unpriced_model(None),
         Unbounded::NoOperationPrice => denied(
             "unpriced_operation",
             format!(

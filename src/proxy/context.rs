@@ -53,6 +53,8 @@ pub(super) struct Admitted {
     pub tried: Vec<usize>,
     pub attempts_max: usize,
     pub facts: RequestFacts,
+    /// The id or ARN that was called, where it is not the deployment's.
+    pub called: Option<String>,
     pub shared: Arc<Shared>,
     /// When the request had been read whole: the client's own slowness ends here.
     pub read: Instant,

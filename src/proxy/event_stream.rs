@@ -28,8 +28,8 @@ impl LastWords {
         let first = |names: [&'static str; 3]| names.into_iter().find(|name| modelled.contains(name));
         Some(Self {
             broken: first(["serviceUnavailableException", "internalServerException", "validationException"])?,
-            // No stream models a quota, and a throttle would be tried again.
-            budget_spent: first(["validationException", "throttlingException", "internalServerException"])?,
+            // The streams of models have no quota among their names, and a throttle would be tried again.
+            budget_spent: first(["serviceQuotaExceededException", "validationException", "internalServerException"])?,
         })
     }
 }
@@ -120,6 +120,8 @@ mod tests {
     use super::*;
     use crate::aws::eventstream::decode::Decoder;
     use crate::aws::eventstream::encode::{HeaderValue, frame};
+    use crate::aws::operation::Streaming;
+    use crate::aws::route;
 
     const NAMES: [&str; 2] = ["serviceUnavailableException", "validationException"];
 
@@ -214,5 +216,22 @@ mod tests {
         let passed = stream.pass(vec![body(b"{\"this\":\"is no event stream\"}", false), broken()]);
         assert!(matches!(passed.as_slice(), [HttpTask::Body(Some(_), false), HttpTask::Failed(_)]), "{passed:?}");
         assert_eq!((stream.end(Ended::Broken), stream.ended()), (None, None));
+    }
+
+    #[test]
+    fn every_event_stream_can_be_ended_by_names_that_its_operation_models() {
+        let mut streams = 0;
+        for operation in route::operations() {
+            if !matches!(operation.streaming, Streaming::EventStream | Streaming::Bidirectional) {
+                continue;
+            }
+            streams += 1;
+            let modelled = operation.stream_exceptions;
+            let words = LastWords::of(modelled).unwrap_or_else(|| panic!("{} has no last words", operation.name));
+            for name in [words.broken, words.budget_spent] {
+                assert!(modelled.contains(&name), "{}: {name}", operation.name);
+            }
+        }
+        assert_eq!(streams, 12);
     }
 }

@@ -34,6 +34,7 @@ use crate::aws::sigv4::Signer;
 use crate::budget::period::Windows;
 use crate::config::{Budgets, Limits};
 use crate::deployment::fleet::{Fleet, Group};
+use crate::deployment::profiles::Profiles;
 use crate::keys::authenticate::Authenticator;
 use crate::keys::register::Register;
 use crate::ledger::Ledger;
@@ -49,6 +50,7 @@ pub use named_budgets::NamedBudgets;
 pub struct Parts {
     pub authenticator: Arc<Authenticator>,
     pub fleet: Arc<Fleet>,
+    pub profiles: Arc<Profiles>,
     pub limits: Limits,
     pub num_retries: u32,
     pub connect_timeout: Duration,
@@ -75,6 +77,7 @@ pub struct Accounts {
 pub struct Gateway {
     authenticator: Arc<Authenticator>,
     fleet: Arc<Fleet>,
+    profiles: Arc<Profiles>,
     limits: Limits,
     num_retries: u32,
     connect_timeout: Duration,
@@ -136,6 +139,7 @@ impl Gateway {
             signer: Signer::new(),
             authenticator: parts.authenticator,
             fleet: parts.fleet,
+            profiles: parts.profiles,
             limits: parts.limits,
             num_retries: parts.num_retries,
             connect_timeout: parts.connect_timeout,

@@ -173,6 +173,11 @@ fn price(
     }
     // What the operator set for an operation stands in where AWS reports nothing that could be priced.
     let set = gateway.operation_prices.get(operation.name).copied();
+    // Where only a trace reports anything, it is the price, trace or not: more was not set aside, and whether there is
+    // a trace is the client's choice.
+    if let (Some(set), Metering::AgentTrace | Metering::FlowTrace | Metering::Harness) = (set, operation.metering) {
+        return Ok(set);
+    }
     let Some(usage) = &metered.usage else {
         return set.ok_or("unknown_usage");
     };
@@ -200,7 +205,8 @@ fn price(
 
 /// The model id the attempt called, decoded: the deployment's, or what the client named.
 pub(super) fn model_id(admitted: &Admitted, attempt: &Attempt) -> Option<String> {
-    attempt.target.model_id.as_ref().map(ToString::to_string).or_else(|| admitted.facts.model_id.clone())
+    let own = attempt.target.model_id.as_ref().map(ToString::to_string);
+    own.or_else(|| admitted.called.clone()).or_else(|| admitted.facts.model_id.clone())
 }
 
 fn certainty(metering: Metering, metered: &Metered) -> Option<&'static str> {

@@ -51,6 +51,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     cost: IntCounterVec,
     unpriced: IntCounterVec,
+    profile_lookups: IntCounterVec,
     setbacks: IntCounterVec,
     refused: IntCounterVec,
     in_flight: IntGauge,
@@ -124,6 +125,12 @@ impl Metrics {
                 "dheera_ai_unpriced_requests_total",
                 "Successful requests whose cost is not known, by reason.",
                 &["operation", "reason"],
+            )?,
+            profile_lookups: counters(
+                &registry,
+                "dheera_ai_profile_lookups_total",
+                "Questions to AWS for the model of an application inference profile, by result.",
+                &["result"],
             )?,
             setbacks: counters(
                 &registry,
@@ -256,6 +263,11 @@ impl Metrics {
 
     pub fn unpriced(&self, operation: &str, reason: &str) {
         self.unpriced.with_label_values(&[operation, reason]).inc();
+    }
+
+    /// AWS was asked for the model of an application inference profile.
+    pub fn profile_looked_up(&self, result: &str) {
+        self.profile_lookups.with_label_values(&[result]).inc();
     }
 
     pub fn set_back(&self, deployment: &str, reason: &str) {

@@ -1,8 +1,8 @@
 """Runs every client under every condition, all against one proxy and one simulator, and keeps what came of it.
 
-Each pair of client and condition is a cell with a virtual key, a model name and an AWS account of its own: the account
-stands in the ARN of its model, so the simulator's faults meet one cell only and its bill is told apart; the key stands in
-the proxy's request records, so its requests are counted there. Clients run side by side, the jobs of one in turn.
+Each pair of client and condition is a cell with a virtual key, a model name and an AWS account of its own. The account
+stands in the ARN of its model, so the simulator's faults meet one cell only and its bill is told apart; the key stands
+in the proxy's request records, so its requests are counted there. Clients run side by side, the jobs of one in turn.
 """
 
 import json

@@ -4,7 +4,8 @@ A driver is a small program on the unmodified client with default settings. It r
 object a line, and answers each with one JSON line on standard output before it reads the next; at the end of its input
 it ends with status 0.
 
-    job     {"scenario": "chat", "url": "http://127.0.0.1:4000/bedrock", "key": "sk-…", "model": "…", "auth": "bearer"}
+    job     {"scenario": "chat", "url": "http://127.0.0.1:4000/bedrock", "key": "sk-…", "model": "…",
+             "auth": "bearer"}
     answer  {"text": "…", "events": 9, "usage": {"input": 12, "output": 34}}
        or   {"error": {"class": "ThrottlingException", "code": "ThrottlingException" or null, "status": 429 or null,
              "message": "…"}, "text_so_far": "…"}

@@ -1,8 +1,8 @@
-"""Every client, unmodified and with its default settings, under every condition: it must not notice that Bedrock is not at
-the other end, and it must send as many requests as it is registered with.
+"""Every client, unmodified and with its default settings, under every condition: it must not notice that Bedrock is not
+at the other end, and it must send as many requests as it is registered with.
 
-`registry.py` lists the clients and what they make of errors; `matrix.py` runs them once, and the tests look at what came
-of it.
+`registry.py` lists the clients and what they make of errors; `matrix.py` runs them once, and the tests look at what
+came of it.
 """
 
 import json

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "what was measured, for those who ask with --show-output")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod agents;
 mod bad_input;
 mod bidirectional;
 mod bill;
@@ -13,8 +14,10 @@ mod budgets;
 mod codings;
 mod costs;
 mod failover;
+mod headers;
 mod keys;
 mod operations;
+mod profiles;
 mod shipped_configs;
 mod streams;
 mod support;

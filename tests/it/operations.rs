@@ -274,9 +274,9 @@ async fn modelled_headers_arrive_and_are_signed() {
 async fn a_listed_name_becomes_its_model_id_and_nothing_else_changes() {
     use crate::support::Entry;
     let arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123";
-    let rig =
-        Rig::with(&[Entry::new("team/my model", "bedrock/us.amazon.nova-pro-v1:0"), Entry::new("profile", arn)], "")
-            .await;
+    // With a base model nobody asks AWS for it: the simulator sees what the client sent, and nothing else.
+    let profile = Entry { info: &[("base_model", "us.amazon.nova-pro-v1:0")], ..Entry::new("profile", arn) };
+    let rig = Rig::with(&[Entry::new("team/my model", "bedrock/us.amazon.nova-pro-v1:0"), profile], "").await;
     let profile =
         "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Aapplication-inference-profile%2Fabc123/converse";
     for (path, expected) in [

@@ -55,6 +55,9 @@ pub struct Rule {
     /// The model that is billed in place of the one named: behind a prompt router, a profile ARN or an agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub billed_model: Option<String>,
+    /// The `modelArn`s that GetInferenceProfile lists for an application inference profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile_models: Option<Vec<String>>,
     /// How a generation's tokens are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
@@ -265,6 +268,7 @@ impl Rule {
         fill(&mut self.token_headers, other.token_headers.as_ref());
         fill(&mut self.coding, other.coding.as_ref());
         fill(&mut self.billed_model, other.billed_model.as_ref());
+        fill(&mut self.profile_models, other.profile_models.as_ref());
         fill(&mut self.tokens, other.tokens.as_ref());
         fill(&mut self.bill, other.bill.as_ref());
         fill(&mut self.delay_ms, other.delay_ms.as_ref());

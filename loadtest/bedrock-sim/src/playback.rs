@@ -187,7 +187,7 @@ impl http_body::Body for Playback {
 pub fn plan(pieces: &[Bytes], framed: bool, rate_hz: u32, fault: Option<&Fault>) -> Vec<Step> {
     let halves;
     let pieces = match pieces {
-        [whole] if fault.is_some() => {
+        [whole] if fault.is_some() && !framed => {
             let middle = whole.len() / 2;
             halves = [whole.slice(..middle), whole.slice(middle..)];
             &halves[..]
@@ -310,6 +310,8 @@ mod tests {
             let inside = plan(&frames(4), true, 0, Some(&mid_frame(1, Some(bytes))));
             assert_eq!(sent(&inside)[1], last.slice(..left));
         }
+        let only = plan(&frames(1), true, 0, Some(&Fault::Cut { after_frames: Some(1), clean: false }));
+        assert_eq!((sent(&only), only.last()), (frames(1), Some(&Step::Abort)), "a frame is never two pieces");
         let whole =
             plan(&[Bytes::from_static(b"abcd")], false, 0, Some(&Fault::Cut { after_frames: None, clean: true }));
         assert_eq!(sent(&whole), [Bytes::from_static(b"ab")]);

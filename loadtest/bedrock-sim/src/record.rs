@@ -75,6 +75,8 @@ pub struct Counters {
     pub violations: u64,
     pub unknown_operations: u64,
     pub faults: u64,
+    /// GetInferenceProfile, whatever the answer.
+    pub profile_lookups: u64,
 }
 
 /// A request as it is kept.
@@ -108,6 +110,7 @@ pub struct Counts {
     pub violations: AtomicU64,
     pub unknown_operations: AtomicU64,
     pub faults: AtomicU64,
+    pub profile_lookups: AtomicU64,
 }
 
 /// The ring and the counters.
@@ -203,7 +206,7 @@ impl Entry {
 }
 
 impl Counts {
-    fn all(&self) -> [&AtomicU64; 7] {
+    fn all(&self) -> [&AtomicU64; 8] {
         let Self {
             connections,
             connections_refused,
@@ -212,8 +215,18 @@ impl Counts {
             violations,
             unknown_operations,
             faults,
+            profile_lookups,
         } = self;
-        [connections, connections_refused, requests, authentication_failures, violations, unknown_operations, faults]
+        [
+            connections,
+            connections_refused,
+            requests,
+            authentication_failures,
+            violations,
+            unknown_operations,
+            faults,
+            profile_lookups,
+        ]
     }
 
     pub fn read(&self) -> Counters {
@@ -225,6 +238,7 @@ impl Counts {
             violations,
             unknown_operations,
             faults,
+            profile_lookups,
         ] = self.all().map(|count| count.load(Ordering::Relaxed));
         Counters {
             connections,
@@ -234,6 +248,7 @@ impl Counts {
             violations,
             unknown_operations,
             faults,
+            profile_lookups,
         }
     }
 

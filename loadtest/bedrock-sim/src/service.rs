@@ -229,6 +229,9 @@ impl Arrival {
         let Some(operation) = operation else { return Err(io::Error::other("an unknown operation was not refused")) };
         let json = serde_json::from_slice(&finding.body).unwrap_or(serde_json::Value::Null);
         finding.model = crate::answer::model_of(operation, self.head.uri.path(), &json);
+        if operation.name == "GetInferenceProfile" {
+            count(&self.shared.recorder.counts.profile_lookups);
+        }
         self.begin(&mut finding);
         let fault = finding.effect.fault.clone();
         let make = |finding: &Finding| {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::aws::operation::{AccessClass, Metering, Streaming};
+use crate::aws::operation::{AccessClass, Metering, Service, Streaming};
 
 const AGENT_ARN: &str = "arn%3Aaws%3Abedrock%3Aus-west-2%3A123456789012%3Aagent%2FABCDEFGHIJ";
 const KNOWLEDGE_BASE_ARN: &str = "arn%3Aaws%3Abedrock%3Aus-west-2%3A123456789012%3Aknowledge-base%2FABCDEFGHIJ";
@@ -454,6 +454,20 @@ fn the_model_id_is_written_into_the_path_as_aws_escapes_it() {
     let path = format!("/bedrock/tags/{AGENT_ARN}");
     let route = route_with(&request("GET", &path), b"").unwrap();
     assert_eq!(upstream_path(&route, "unused"), format!("/tags/{AGENT_ARN}"));
+}
+
+/// `operation_prices` names an operation without its service.
+#[test]
+fn operations_that_share_a_name_are_free_in_every_service() {
+    let mut services: BTreeMap<&str, BTreeSet<Service>> = BTreeMap::new();
+    for operation in operations() {
+        services.entry(operation.name).or_default().insert(operation.service);
+    }
+    services.retain(|_, services| services.len() > 1);
+    assert_eq!(services.len(), 7, "{services:?}");
+    for operation in operations().iter().filter(|operation| services.contains_key(operation.name)) {
+        assert_eq!(operation.metering, Metering::Free, "{:?} {}", operation.service, operation.name);
+    }
 }
 
 proptest! {

@@ -417,6 +417,10 @@ fn prices_keep_their_decimals_and_name_their_model() {
     let prices = good("general_settings: {operation_prices: {RetrieveAndGenerate: 0.02, Rerank: 1e-9}}\n", &[]);
     assert_eq!(prices.config.operation_prices["RetrieveAndGenerate"], NanoUsd(20_000_000));
     assert_eq!(prices.config.operation_prices["Rerank"], NanoUsd(1));
+    let idle = |loaded: &Loaded| loaded.warnings.iter().filter(|one| one.to_string().contains("has no effect")).count();
+    assert_eq!(idle(&prices), 0);
+    let free = good("general_settings: {operation_prices: {Retrieve: 0.01, TagResource: 0.01}}\n", &[]);
+    assert_eq!(idle(&free), 2);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::raw::{Raw, RawGeneral, RawRouter, RawSettings};
 use super::secrets::Environment;
 use super::section::Text;
 use super::{Access, Config, Limits, Listen, RequestLog, Router, defaults};
+use crate::aws::operation::Metering;
 use crate::aws::route;
 use crate::price::book::PriceBook;
 use crate::types::money::{NanoUsd, Rate, round_up};
@@ -258,7 +259,8 @@ fn request_log(written: Option<Text>, findings: &mut Findings) -> Option<Request
 fn operation_prices(written: Vec<(String, Text)>, findings: &mut Findings) -> BTreeMap<String, NanoUsd> {
     let mut prices = BTreeMap::new();
     for (name, text) in written {
-        if !route::operations().iter().any(|operation| operation.name == name) {
+        let mut named = route::operations().iter().filter(|operation| operation.name == name).peekable();
+        if named.peek().is_none() {
             let near = nearest(&name, route::operations().iter().map(|operation| operation.name));
             let remedy = match near {
                 Some(near) => format!("Did you mean `{near}`?"),
@@ -266,6 +268,13 @@ fn operation_prices(written: Vec<(String, Text)>, findings: &mut Findings) -> BT
             };
             findings.problem(&text.at, "is not an operation of Bedrock", remedy);
             continue;
+        }
+        if named.all(|operation| operation.metering == Metering::Free) {
+            findings.warn(
+                &text.at,
+                "has no effect: the operation generates nothing, so its calls are free",
+                "Remove it",
+            );
         }
         match Rate::from_usd_per_unit(text.value.expose()) {
             Ok(rate) => {

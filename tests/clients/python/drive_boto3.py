@@ -1,4 +1,4 @@
-"""Driver of boto3, whichever version runs it: Converse, InvokeModel and InvokeAgent, with settings from the environment."""
+"""Driver of boto3, whichever version runs it: Converse, InvokeModel, InvokeAgent; the key is in the environment."""
 
 import json
 

@@ -40,9 +40,39 @@ impl RawAnswer {
 
 impl Raw {
     pub async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// The same on a connection that was accepted.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self { stream, buffer: Vec::new() }
+    }
+
+    /// The headers of a request that arrives, names in lower case, once its body of an announced length is here, too;
+    /// `None` when the connection ends before.
+    pub async fn request(&mut self) -> Option<Vec<(String, String)>> {
+        let length = loop {
+            if let Some(at) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
+                break at + 4;
+            }
+            if !matches!(self.fill().await, Ok(1..)) {
+                return None;
+            }
+        };
+        let head: Vec<u8> = self.buffer.drain(..length).collect();
+        let head = String::from_utf8(head).expect("the head of a request is text");
+        let lines = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+        let headers: Vec<_> = lines.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
+        let length = headers.iter().find(|(name, _)| name == "content-length").map_or("0", |(_, length)| length);
+        let length: usize = length.parse().expect("a length");
+        while self.buffer.len() < length {
+            if !matches!(self.fill().await, Ok(1..)) {
+                return None;
+            }
+        }
+        self.buffer.drain(..length);
+        Some(headers)
     }
 
     /// Writes; `false` when the peer has closed the connection.

@@ -1,12 +1,16 @@
 //! The reads of the control plane that clients make at start: Claude Code and the consoles of gateways list inference
-//! profiles and models. A handful of each, of the families that tests use.
+//! profiles and models. A handful of each, of the families that tests use. Any ARN of an application inference profile
+//! exists; it stands for the first model, across the regions of the United States where it is called from there, unless
+//! a rule's `profile_models` says otherwise.
 
 use serde_json::{Value, json};
 
 use super::{Answer, Ask, error_answer};
 
 const TIME: &str = "2026-11-22T00:00:00Z";
+const APPLICATION: &str = ":application-inference-profile/";
 const GEOGRAPHIES: [&str; 2] = ["us", "global"];
+const US_REGIONS: [&str; 3] = ["us-east-1", "us-east-2", "us-west-2"];
 /// Model id, provider, output modality, whether it streams.
 const MODELS: [(&str, &str, &str, bool); 8] = [
     ("anthropic.claude-sonnet-4-5-20250929-v1:0", "Anthropic", "TEXT", true),
@@ -33,15 +37,32 @@ pub fn inference_profile(ask: &Ask<'_>) -> Answer {
         Some((geography, model)) if GEOGRAPHIES.contains(&geography) => {
             Answer::json(200, &profile(ask, geography, model))
         }
-        _ if asked.contains("application-inference-profile") => {
-            let mut own = profile(ask, "us", MODELS[0].0);
+        _ if asked.contains(APPLICATION) => {
+            let (geography, model) = own_default(ask.region);
+            let mut own = profile(ask, geography, model);
+            own["inferenceProfileName"] = json!(id);
             own["inferenceProfileArn"] = json!(asked);
             own["inferenceProfileId"] = json!(id);
             own["type"] = json!("APPLICATION");
+            if let Some(arns) = &ask.effect.profile_models {
+                own["models"] = arns.iter().map(|arn| json!({ "modelArn": arn })).collect();
+            }
             Answer::json(200, &own)
         }
         _ => error_answer(404, "ResourceNotFoundException", "The provided inference profile does not exist.", None),
     }
+}
+
+/// The id that is billed for an application inference profile without a rule; `None` for everything else.
+pub fn model_behind(ask: &Ask<'_>, model: &str) -> Option<String> {
+    let (geography, id) = model.contains(APPLICATION).then(|| own_default(ask.region))?;
+    Some(if geography.is_empty() { id.to_owned() } else { format!("{geography}.{id}") })
+}
+
+/// The geography, if any, and the model of an application inference profile in a region.
+fn own_default(region: &str) -> (&'static str, &'static str) {
+    let [(first, ..), ..] = MODELS;
+    (if US_REGIONS.contains(&region) { "us" } else { "" }, first)
 }
 
 pub fn foundation_models(ask: &Ask<'_>) -> Answer {
@@ -67,12 +88,20 @@ pub fn openai_models() -> Answer {
 
 fn profile(ask: &Ask<'_>, geography: &str, model: &str) -> Value {
     let region = ask.region;
+    let serving = match geography {
+        "us" => US_REGIONS.to_vec(),
+        // The global profile lists an ARN without a region beside that of the caller's.
+        "global" => vec![region, ""],
+        _ => vec![region],
+    };
+    let arns = serving.iter().map(|region| format!("arn:aws:bedrock:{region}::foundation-model/{model}"));
+    let models: Vec<Value> = arns.map(|arn| json!({ "modelArn": arn })).collect();
     json!({
         "inferenceProfileName": format!("{} {model}", geography.to_uppercase()),
         "inferenceProfileArn": format!("arn:aws:bedrock:{region}:123456789012:inference-profile/{geography}.{model}"),
         "inferenceProfileId": format!("{geography}.{model}"),
         "description": "Routes requests within the geography.",
-        "models": [{ "modelArn": format!("arn:aws:bedrock:{region}::foundation-model/{model}") }],
+        "models": models,
         "status": "ACTIVE",
         "type": "SYSTEM_DEFINED",
         "createdAt": TIME,

@@ -102,9 +102,12 @@ pub fn error_answer(status: u16, error_type: &str, message: &str, retry_after_s:
     answer
 }
 
-/// The model a request names: in its path, or for some operations in its body.
+/// The model or profile a request names: in its path, or for some operations in its body.
 pub fn model_of(operation: &Operation, path: &str, json: &Value) -> Option<String> {
     if operation.template.starts_with("/model/") {
+        return operations::label(operation, path, 0);
+    }
+    if operation.name == "GetInferenceProfile" {
         return operations::label(operation, path, 0);
     }
     let member = match operation.name.as_str() {
@@ -205,9 +208,10 @@ impl Ask<'_> {
         operations::label(self.operation, self.path, index).unwrap_or_default()
     }
 
-    /// The model that is billed.
+    /// The model that is billed: of an application inference profile the one behind it.
     fn billed_model(&self) -> Option<String> {
-        self.effect.billed_model.clone().or_else(|| self.model.map(str::to_owned))
+        let behind = |model: &str| catalogue::model_behind(self, model).unwrap_or_else(|| model.to_owned());
+        self.effect.billed_model.clone().or_else(|| self.model.map(behind))
     }
 
     fn is_mantle(&self) -> bool {

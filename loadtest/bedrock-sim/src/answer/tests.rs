@@ -110,3 +110,40 @@ fn bodies_that_are_no_json_are_refused() {
     let refused = ask_with("[]", "amazon.nova-pro-v1:0", "converse", &Rule::default(), answer).0;
     assert_eq!(refused.status, 400);
 }
+
+#[test]
+fn an_application_inference_profile_lists_what_a_rule_says_and_is_billed_as_the_default_it_lists() {
+    let arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc";
+    let path = format!("/inference-profiles/{}", arn.replace(':', "%3A").replace('/', "%2F"));
+    let asked = operations::Asked {
+        method: "GET",
+        path: &path,
+        host: "sim",
+        amz_target: None,
+        scope_service: Some("bedrock"),
+        body: b"",
+    };
+    let operation = operations::recognise(&asked).unwrap();
+    assert_eq!(model_of(operation, &path, &Value::Null).as_deref(), Some(arn));
+    let own = vec!["arn:aws:bedrock:eu-west-1::foundation-model/amazon.nova-pro-v1:0".to_owned()];
+    for (region, profile_models, models, billed) in [
+        ("us-east-1", None, 3, "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("eu-west-1", None, 1, "anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("us-east-1", Some(own), 1, "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+    ] {
+        let effect = Rule { profile_models: profile_models.clone(), ..Rule::default() };
+        ask_with("{}", "x", "converse", &effect, |plain| {
+            let ask = Ask { operation, path: &path, region, model: Some(arn), ..*plain };
+            let (told, bill) = answer(&ask);
+            let Payload::Whole(body) = &told.payload else { panic!("{told:?}") };
+            let body: Value = serde_json::from_slice(body).unwrap();
+            let listed: Vec<_> = body["models"].as_array().unwrap().iter().map(|one| one["modelArn"].clone()).collect();
+            assert_eq!((told.status, listed.len(), bill.is_none()), (200, models, true), "{body}");
+            assert_eq!((&body["type"], &body["inferenceProfileArn"]), (&json!("APPLICATION"), &json!(arn)));
+            if let Some(own) = &profile_models {
+                assert_eq!(listed, [json!(own[0])]);
+            }
+            assert_eq!(ask.billed_model().as_deref(), Some(billed));
+        });
+    }
+}
