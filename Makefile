@@ -48,4 +48,4 @@ fuzz: setup ## Fuzz the decoder and the usage readers: make fuzz ARGS="-runs=100
 
 clean: ## Remove what was built
 	cargo clean
-	rm -rf .venv .venv-boto3-1.43
+	rm -rf .venv .venv-* tests/clients/node/node_modules

@@ -10,7 +10,7 @@ use super::request::{Answer, ApiRequest};
 use super::spend::Spend;
 use super::status::Status;
 use crate::aws::error_body::{ErrorResponse, ErrorType};
-use crate::keys::authenticate::Caller;
+use crate::keys::authenticate::{Caller, Identity};
 
 const GLOBAL_SPEND: &str = "/global/spend";
 
@@ -47,7 +47,7 @@ impl Pages {
     /// Answers a page. `now_ms` is the store's time in Unix milliseconds.
     pub async fn answer(&self, request: PageRequest, now_ms: u64) -> Answer {
         let authenticator = &self.status.authenticator;
-        let presented = authenticator.present(|name| request.headers.get(name).map(http::HeaderValue::as_bytes));
+        let presented = authenticator.present(|name| request.headers.get(name).map(http::HeaderValue::as_bytes), "");
         if Status::owns(&request.path) {
             let answer = self.status.answer(&request.method, &request.path, presented, now_ms).await;
             return answer.unwrap_or_else(not_found);
@@ -56,7 +56,7 @@ impl Pages {
             return Answer::error(&ErrorResponse::new(ErrorType::AccessDenied, NO_MASTER_KEY));
         };
         let caller = match presented {
-            Ok(presented) => authenticator.prove(presented, now_ms).await,
+            Ok(presented) => authenticator.prove(presented, now_ms).await.and_then(Identity::without_signature),
             Err(denied) => Err(denied),
         };
         let accept = request.headers.get("accept").and_then(|value| value.to_str().ok()).map(str::to_owned);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::deployment::fleet::{Fleet, Target};
 use crate::deployment::profiles::Profiles;
-use crate::keys::authenticate::{Authenticator, Caller, Denied, Presented};
+use crate::keys::authenticate::{Authenticator, Caller, Denied, Identity, Presented};
 use crate::keys::policy;
 use crate::price::book::{PriceBook, Query, Surface};
 use crate::telemetry::metrics::Metrics;
@@ -74,11 +74,11 @@ impl Status {
             return Some(self.metrics());
         }
         let caller = match presented {
-            Ok(presented) => self.authenticator.prove(presented, now_ms).await,
+            Ok(presented) => self.authenticator.prove(presented, now_ms).await.and_then(Identity::without_signature),
             Err(denied) => Err(denied),
         };
         Some(match (caller, page) {
-            (Err(denied), _) => denied_answer(denied),
+            (Err(denied), _) => denied_answer(&denied),
             (Ok(caller), Page::Models) => self.models(&caller),
             (Ok(Caller::Key(_)), _) => refused(&ErrorResponse::new(ErrorType::AccessDenied, MASTER_ONLY), &[]),
             (Ok(_), Page::Metrics) => self.metrics(),
@@ -224,7 +224,7 @@ fn credentials(target: &Target) -> Value {
     }
 }
 
-fn denied_answer(denied: Denied) -> Answer {
+fn denied_answer(denied: &Denied) -> Answer {
     refused(&ErrorResponse::new(denied.error_type(), denied.message()), &[])
 }
 

@@ -23,6 +23,8 @@ Examples:
   dheera_ai key create --alias trial --max-budget 0.50 --duration 7d
   dheera_ai key create --set 'model_max_budget={\"nova\":{\"max_budget\":1,\"budget_duration\":\"1d\"}}'
 
+  dheera_ai key create --alias signer --sigv4    # and a key pair that signs requests
+
 The key alone is written to stdout, everything else to stderr. It is shown this once: the proxy keeps only its digest.";
 
 const UPDATE_HELP: &str = "\
@@ -152,6 +154,9 @@ pub(super) struct KeyFields {
     /// AWS regions it may reach, separated by commas
     #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
     regions: Option<Vec<String>>,
+    /// With a key pair that signs requests, so that no secret is sent: an access key id and a secret for AWS SDKs
+    #[arg(long)]
+    sigv4: bool,
     /// Notes of your own, a JSON object
     #[arg(long, value_name = "JSON", value_parser = json)]
     metadata: Option<Json>,
@@ -228,6 +233,9 @@ impl KeyFields {
                 member(&mut members, name, value)?;
             }
         }
+        if self.sigv4 {
+            member(&mut members, "sigv4", true)?;
+        }
         for (name, value) in [("max_budget", self.max_budget), ("soft_budget", self.soft_budget)] {
             if let Some(value) = value {
                 // As a number with all its decimals, which a float might not keep.
@@ -282,6 +290,16 @@ struct Info {
 #[derive(Deserialize)]
 struct Made {
     key: String,
+    aws_access_key_id: Option<String>,
+    /// There when the pair is new.
+    aws_secret_access_key: Option<String>,
+}
+
+/// What an update says of a key pair that it has made.
+#[derive(Deserialize)]
+struct NewPair {
+    aws_access_key_id: Option<String>,
+    aws_secret_access_key: Option<String>,
 }
 
 pub(super) fn run(
@@ -319,13 +337,20 @@ pub(super) fn run(
             if members.is_empty() {
                 return Err(Failure::Impossible("nothing is to be changed: name a field, see --help".to_owned()));
             }
-            act(client, "/key/update", &key.key, members, raw.then_some(out), "is changed.", err)
+            let answer = act(client, "/key/update", &key.key, members, raw.then_some(out), "is changed.", err)?;
+            match read::<NewPair>(&answer)? {
+                NewPair { aws_access_key_id: Some(id), aws_secret_access_key: Some(secret) } if !raw => {
+                    pair(&id, &secret, err)
+                }
+                _ => Ok(()),
+            }
         }
         KeyCommand::Block { key } => {
-            act(client, "/key/block", &key.key, Members::new(), raw.then_some(out), "is blocked.", err)
+            act(client, "/key/block", &key.key, Members::new(), raw.then_some(out), "is blocked.", err).map(drop)
         }
         KeyCommand::Unblock { key } => {
-            act(client, "/key/unblock", &key.key, Members::new(), raw.then_some(out), "is not blocked any more.", err)
+            let done = "is not blocked any more.";
+            act(client, "/key/unblock", &key.key, Members::new(), raw.then_some(out), done, err).map(drop)
         }
         KeyCommand::Delete { keys } => delete(client, &keys, raw, out, err),
         KeyCommand::Regenerate { key, grace_period } => {
@@ -345,7 +370,7 @@ fn made(answer: &str, raw: bool, out: &mut dyn Write, err: &mut dyn Write) -> Re
     if raw {
         return Ok(writeln!(out, "{}", answer.trim_end())?);
     }
-    let Made { key } = read(answer)?;
+    let Made { key, aws_access_key_id, aws_secret_access_key } = read(answer)?;
     let fields: Fields = read(answer)?;
     writeln!(out, "{key}")?;
     let named = |name: &str, label: &str| fields.get(name).map(|value| format!("{label} {value}"));
@@ -359,7 +384,18 @@ fn made(answer: &str, raw: bool, out: &mut dyn Write, err: &mut dyn Write) -> Re
     .into_iter()
     .flatten()
     .collect();
-    Ok(writeln!(err, "{}. This key is shown only once: keep it.", said.join(", "))?)
+    writeln!(err, "{}. This key is shown only once: keep it.", said.join(", "))?;
+    if let (Some(id), Some(secret)) = (aws_access_key_id, aws_secret_access_key) {
+        pair(&id, &secret, err)?;
+    }
+    Ok(())
+}
+
+/// A new key pair, as a shell takes it.
+fn pair(id: &str, secret: &str, err: &mut dyn Write) -> Result<(), Failure> {
+    writeln!(err, "The key pair, whose secret is shown only once; an SDK that has it signs, and sends no secret:")?;
+    writeln!(err, "export AWS_ACCESS_KEY_ID={id}")?;
+    Ok(writeln!(err, "export AWS_SECRET_ACCESS_KEY={secret}")?)
 }
 
 fn list(
@@ -404,7 +440,7 @@ fn act(
     raw: Option<&mut dyn Write>,
     done: &str,
     err: &mut dyn Write,
-) -> Result<(), Failure> {
+) -> Result<String, Failure> {
     let (id, _) = find(client, key)?;
     member(&mut members, "key", &id)?;
     let answer = client.post(path, &body(&members)?)?;
@@ -412,7 +448,7 @@ fn act(
         Some(out) => writeln!(out, "{}", answer.trim_end())?,
         None => writeln!(err, "{id} {done}")?,
     }
-    Ok(())
+    Ok(answer)
 }
 
 fn delete(

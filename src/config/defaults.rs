@@ -61,6 +61,9 @@ pub const DIRECT_REGION: &str = "us-east-1";
 /// Below this many characters a master key can be guessed.
 pub const MASTER_KEY_CHARS_ADVISED: usize = 16;
 
+/// Fewer characters seal nothing.
+pub const SALT_KEY_CHARS_MIN: usize = 16;
+
 /// A configuration of 5,000 deployments has 1 MiB.
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 

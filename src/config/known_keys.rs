@@ -253,6 +253,7 @@ pub(super) const SETTINGS: &[Key] = &[
 
 pub(super) const GENERAL: &[Key] = &[
     active("master_key"),
+    active("salt_key"),
     active("host"),
     active("port"),
     active("ssl_certfile_path"),

@@ -87,6 +87,8 @@ pub struct Tls {
 pub struct Access {
     /// Guards everything when set. `None` is the open mode, on loopback only unless `allow_anonymous`.
     pub master_key: Option<Secret>,
+    /// Seals the secrets of key pairs in the store; without one there are no key pairs.
+    pub salt_key: Option<Secret>,
     pub allow_anonymous: bool,
     /// Whether `/metrics` needs the key when there is one.
     pub require_auth_for_metrics: bool,

@@ -63,6 +63,9 @@ fn general(config: &Config, yaml: &mut Yaml) {
         Some(_) => yaml.pair(1, "master_key", REDACTED),
         None => yaml.line(1, "# no master key: whoever reaches the listener may call"),
     }
+    if config.access.salt_key.is_some() {
+        yaml.pair(1, "salt_key", REDACTED);
+    }
     yaml.pair(1, "host", quoted(&config.listen.host.to_string()));
     yaml.pair(1, "port", config.listen.port);
     if let Some(Tls { files, port, .. }) = &config.listen.tls {

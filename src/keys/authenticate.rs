@@ -2,24 +2,33 @@
 //!
 //! Places, first that is present wins: `x-dheera-ai-api-key`, `x-litellm-api-key`, `Authorization` (Bearer, Basic, or
 //! the access key id of a SigV4 header, for SDKs that send nothing else), `api-key`, `x-api-key`,
-//! `litellm_user_api_key`. A client's SigV4
-//! signature is not verified: the access key id *is* the key here. What may be called is `policy`'s business.
+//! `litellm_user_api_key`. An access key id that *is* a key proves it, and its signature is not looked at; one of a key
+//! pair proves nothing before the signature is verified. What may be called is `policy`'s business.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::access_key::{Sealer, is_access_key_id};
 use super::record::Record;
 use super::register::{Profile, Register, Unreachable};
 use super::secret_key;
+use super::signed::{Pairs, Signed};
 use crate::aws::error_body::ErrorType;
+use crate::aws::sigv4::verify::{Claim, ReceivedRequest, SignatureError, Verified, credential_in_query};
 use crate::config::Access;
 use crate::store::Kind;
 
 /// Longer keys are refused before anything is computed.
 const KEY_BYTES_MAX: usize = 512;
+
+/// AWS's limit of a SigV4 `Authorization` header, whose list of signed headers can be long.
+const SIGV4_BYTES_MAX: usize = 8 * 1024;
+
+const SIGV4: &str = "aws4-hmac-sha256";
 
 /// A caller that proved who it is.
 #[derive(Debug, Clone)]
@@ -75,7 +84,7 @@ impl Part {
 }
 
 /// Why there is no caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
     Missing,
     Malformed,
@@ -86,6 +95,12 @@ pub enum Denied {
     Orphaned(Part),
     /// Whether the key is valid could not be found out.
     StoreUnavailable,
+    /// The signature of a key pair is not valid.
+    Signature(Box<SignatureError>),
+    /// The secret of the key pair cannot be opened with the present salt key.
+    Unsealable,
+    /// A page does not take signatures.
+    SignatureHere,
 }
 
 impl Caller {
@@ -121,7 +136,7 @@ impl Caller {
 impl Denied {
     /// A word for metrics and records.
     #[must_use]
-    pub const fn reason(self) -> &'static str {
+    pub const fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "key_missing",
             Self::Malformed => "key_malformed",
@@ -132,12 +147,15 @@ impl Denied {
             Self::Blocked(Part::User) => "user_blocked",
             Self::Orphaned(_) => "key_orphaned",
             Self::StoreUnavailable => "store_unavailable",
+            Self::Signature(error) => error.reason(),
+            Self::Unsealable => "key_unsealable",
+            Self::SignatureHere => "signature_malformed",
         }
     }
 
     /// What kind of error the client gets.
     #[must_use]
-    pub const fn error_type(self) -> ErrorType {
+    pub const fn error_type(&self) -> ErrorType {
         match self {
             Self::StoreUnavailable => ErrorType::ServiceUnavailable,
             _ => ErrorType::AccessDenied,
@@ -146,8 +164,9 @@ impl Denied {
 
     /// What the client is told.
     #[must_use]
-    pub const fn message(self) -> &'static str {
-        match self {
+    pub fn message(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Signature(error) => return Cow::Owned(error.to_string()),
             Self::Missing => {
                 "No API key was sent. Send it as `Authorization: Bearer <key>`, as `x-api-key: <key>`, or as the AWS \
                  access key id of an SDK (AWS_ACCESS_KEY_ID=<key>, any secret)."
@@ -173,7 +192,18 @@ impl Denied {
             Self::StoreUnavailable => {
                 "The API key could not be checked, because the store of keys cannot be reached. Try again shortly."
             }
-        }
+            Self::Unsealable => {
+                "The signature could not be checked, because the proxy cannot open the secret of this key pair. Ask the \
+                 operator; the proxy's log says why."
+            }
+            Self::SignatureHere => {
+                "This page does not verify signatures. Send the key itself, as `Authorization: Bearer <key>`."
+            }
+        })
+    }
+
+    pub(super) fn signature(error: SignatureError) -> Self {
+        Self::Signature(Box::new(error))
     }
 }
 
@@ -193,6 +223,29 @@ enum Evidence {
     Master,
     /// The digest of what has the form of a virtual key.
     Digest(String),
+    /// A signature with a key pair.
+    Claim(Box<Claim>),
+}
+
+/// What is known of a caller before the body of the request is read.
+#[derive(Debug)]
+pub enum Identity {
+    Known(Caller),
+    /// Not before the signature is verified.
+    Signed(Box<Signed>),
+}
+
+impl Identity {
+    /// The caller, where signatures are not verified.
+    ///
+    /// # Errors
+    /// [`Denied::SignatureHere`] for one who signs.
+    pub fn without_signature(self) -> Result<Caller, Denied> {
+        match self {
+            Self::Known(caller) => Ok(caller),
+            Self::Signed(_) => Err(Denied::SignatureHere),
+        }
+    }
 }
 
 /// Proves keys against the configuration and the register.
@@ -201,13 +254,22 @@ pub struct Authenticator {
     master_sha256: Option<[u8; 32]>,
     /// `None` where only the master key exists.
     register: Option<Arc<Register>>,
+    /// `None` without a salt key.
+    pairs: Option<Pairs>,
 }
 
 impl Authenticator {
     #[must_use]
     pub fn new(access: &Access, register: Option<Arc<Register>>) -> Self {
         let master_sha256 = access.master_key.as_ref().map(|key| Sha256::digest(key.expose().as_bytes()).into());
-        Self { master_sha256, register }
+        let pairs = access.salt_key.as_ref().map(|key| Pairs::new(Sealer::new(key)));
+        Self { master_sha256, register, pairs }
+    }
+
+    /// What seals the secrets of key pairs; `None` without a salt key.
+    #[must_use]
+    pub fn sealer(&self) -> Option<&Sealer> {
+        self.pairs.as_ref().map(Pairs::sealer)
     }
 
     /// Whether a key is needed at all.
@@ -224,8 +286,8 @@ impl Authenticator {
         self.master_sha256.as_ref().is_some_and(|master| bool::from(sent.ct_eq(master)))
     }
 
-    /// Proves the caller of a request. `header` gives the first value of a header by its lower-case name, `now_ms` is
-    /// the time of the store's clock in Unix milliseconds.
+    /// Proves the caller of a request that need not be signed. `header` gives the first value of a header by its
+    /// lower-case name, `now_ms` is the time of the store's clock in Unix milliseconds.
     ///
     /// # Errors
     /// [`Denied`] when a key is needed and none, or one that is not valid, was sent.
@@ -234,53 +296,91 @@ impl Authenticator {
         now_ms: u64,
         header: impl Fn(&str) -> Option<&'a [u8]>,
     ) -> Result<Caller, Denied> {
-        let presented = self.present(header)?;
-        self.prove(presented, now_ms).await
+        let presented = self.present(header, "")?;
+        self.prove(presented, now_ms).await?.without_signature()
     }
 
     /// The first half of [`Self::authenticate`], for callers that cannot keep the headers until the store has answered.
+    /// `query` may be a presigned one.
     ///
     /// # Errors
     /// [`Denied`] when a key is needed and what was sent can be none.
-    pub fn present<'a>(&self, header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Presented, Denied> {
+    pub fn present<'a>(&self, header: impl Fn(&str) -> Option<&'a [u8]>, query: &str) -> Result<Presented, Denied> {
         let Some(master) = &self.master_sha256 else {
             return Ok(Presented(Evidence::Nobody));
         };
-        let key = find_key(header)?;
+        let claim = |claim: Result<Claim, SignatureError>| {
+            claim.map(|claim| Presented(Evidence::Claim(Box::new(claim)))).map_err(Denied::signature)
+        };
+        let key = match find_key(&header) {
+            Err(Denied::Missing) if is_presigned_with_a_pair(query) => return claim(Claim::from_query(query)),
+            found => found?,
+        };
         // Comparing digests takes the same time wherever the keys differ, and whatever their lengths.
         let sent: [u8; 32] = Sha256::digest(key.as_bytes()).into();
         if bool::from(sent.ct_eq(master)) {
             Ok(Presented(Evidence::Master))
         } else if self.register.is_some() && secret_key::is_well_formed(&key) {
             Ok(Presented(Evidence::Digest(secret_key::hexadecimal(&sent))))
+        } else if let Some(authorization) = sigv4_header(&header).filter(|_| is_access_key_id(&key)) {
+            let date = header("x-amz-date").and_then(|value| std::str::from_utf8(value).ok());
+            claim(Claim::from_header(authorization, date))
         } else {
             Err(Denied::Unknown)
         }
     }
 
-    /// The second half.
+    /// The second half. Who signs is not proven by it: that takes [`Self::verify`].
     ///
     /// # Errors
     /// [`Denied`] when the key is not valid.
-    pub async fn prove(&self, presented: Presented, now_ms: u64) -> Result<Caller, Denied> {
-        match (presented.0, &self.register) {
-            (Evidence::Nobody, _) => Ok(Caller::Anonymous),
-            (Evidence::Master, _) => Ok(Caller::Master),
+    pub async fn prove(&self, presented: Presented, now_ms: u64) -> Result<Identity, Denied> {
+        Ok(match (presented.0, &self.register) {
+            (Evidence::Nobody, _) => Identity::Known(Caller::Anonymous),
+            (Evidence::Master, _) => Identity::Known(Caller::Master),
             (Evidence::Digest(digest), Some(register)) => {
-                prove_key(register, &digest, now_ms).await.map(|holder| Caller::Key(Arc::new(holder)))
+                let secret = register.secret(&digest).await?.ok_or(Denied::Unknown)?;
+                let holder = holder(register, &secret.key_id, secret.expires_at_ms, now_ms).await?;
+                Identity::Known(Caller::Key(Arc::new(holder)))
             }
-            (Evidence::Digest(_), None) => Err(Denied::Unknown),
-        }
+            (Evidence::Claim(claim), Some(register)) => {
+                let pair = register.access_key(&claim.access_key_id).await?.ok_or(Denied::Unknown)?;
+                let holder = holder(register, &pair.key_id, pair.expires_at_ms, now_ms).await?;
+                let pairs = self.pairs.as_ref().ok_or_else(|| {
+                    tracing::error!(
+                        access_key_id = claim.access_key_id,
+                        "requests signed with a key pair need the salt key that sealed it: set DHEERA_AI_SALT_KEY"
+                    );
+                    Denied::Unsealable
+                })?;
+                Identity::Signed(Box::new(pairs.hold(*claim, Arc::new(holder), pair)?))
+            }
+            (Evidence::Digest(_) | Evidence::Claim(_), None) => return Err(Denied::Unknown),
+        })
+    }
+
+    /// The caller who signed this request, and what verifies the frames that follow.
+    ///
+    /// # Errors
+    /// [`Denied::Signature`] when he did not.
+    pub fn verify(&self, signed: Signed, request: &ReceivedRequest<'_>) -> Result<(Caller, Verified), Denied> {
+        self.pairs.as_ref().ok_or(Denied::Unsealable)?.verify(signed, request)
     }
 }
 
-async fn prove_key(register: &Register, digest: &str, now_ms: u64) -> Result<Holder, Denied> {
+/// Whether a query is presigned with what has the form of a key pair's id.
+#[must_use]
+pub fn is_presigned_with_a_pair(query: &str) -> bool {
+    credential_in_query(query).is_some_and(|id| is_access_key_id(&id))
+}
+
+/// The holder of a key, as far as it is valid. `expires_at_ms` is the end of what was shown for it.
+async fn holder(register: &Register, key_id: &str, expires_at_ms: Option<u64>, now_ms: u64) -> Result<Holder, Denied> {
     let is_over = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms <= now_ms);
-    let secret = register.secret(digest).await?.ok_or(Denied::Unknown)?;
-    if is_over(secret.expires_at_ms) {
+    if is_over(expires_at_ms) {
         return Err(Denied::Expired);
     }
-    let key = register.profile(Kind::Key, &secret.key_id).await?.ok_or(Denied::Unknown)?;
+    let key = register.profile(Kind::Key, key_id).await?.ok_or(Denied::Unknown)?;
     if is_over(key.record.expires_at_ms) {
         return Err(Denied::Expired);
     }
@@ -300,8 +400,17 @@ async fn member(register: &Register, kind: Kind, id: Option<&str>, part: Part) -
     }
 }
 
-fn find_key<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<String, Denied> {
-    for name in ["x-dheera-ai-api-key", "x-litellm-api-key"] {
+/// The `Authorization` header that a key was found in, if it is a signature.
+fn sigv4_header<'a>(header: &impl Fn(&str) -> Option<&'a [u8]>) -> Option<&'a str> {
+    if PLAIN_FIRST.iter().any(|name| header(name).is_some()) {
+        return None;
+    }
+    let text = std::str::from_utf8(header("authorization")?).ok()?;
+    strip_scheme(text.trim(), SIGV4).map(|_| text)
+}
+
+fn find_key<'a>(header: &impl Fn(&str) -> Option<&'a [u8]>) -> Result<String, Denied> {
+    for name in PLAIN_FIRST {
         if let Some(value) = header(name) {
             return plain(value);
         }
@@ -317,20 +426,24 @@ fn find_key<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<String, Den
     Err(Denied::Missing)
 }
 
+/// These say more plainly than `Authorization` that they mean the proxy.
+const PLAIN_FIRST: [&str; 2] = ["x-dheera-ai-api-key", "x-litellm-api-key"];
+
 /// A key as such, with or without `Bearer` before it.
 fn plain(value: &[u8]) -> Result<String, Denied> {
-    let text = visible(value)?;
+    let text = visible(value, KEY_BYTES_MAX * 4)?;
     let key = strip_scheme(text, "bearer").unwrap_or(text).trim();
     if key.is_empty() { Err(Denied::Missing) } else { Ok(key.to_owned()) }
 }
 
 fn from_authorization(value: &[u8]) -> Result<String, Denied> {
-    let text = visible(value)?;
+    let text = visible(value, SIGV4_BYTES_MAX)?;
+    if let Some(parameters) = strip_scheme(text, SIGV4) {
+        return access_key_id(parameters).ok_or(Denied::Malformed);
+    }
+    let text = visible(value, KEY_BYTES_MAX * 4)?;
     if let Some(key) = strip_scheme(text, "bearer") {
         return if key.is_empty() { Err(Denied::Missing) } else { Ok(key.to_owned()) };
-    }
-    if let Some(parameters) = strip_scheme(text, "aws4-hmac-sha256") {
-        return access_key_id(parameters).ok_or(Denied::Malformed);
     }
     if let Some(encoded) = strip_scheme(text, "basic") {
         let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|_| Denied::Malformed)?;
@@ -356,8 +469,8 @@ fn access_key_id(parameters: &str) -> Option<String> {
     if id.is_empty() { None } else { Some(id.to_owned()) }
 }
 
-fn visible(value: &[u8]) -> Result<&str, Denied> {
-    if value.len() > KEY_BYTES_MAX * 4 {
+fn visible(value: &[u8], bytes_max: usize) -> Result<&str, Denied> {
+    if value.len() > bytes_max {
         return Err(Denied::Malformed);
     }
     let text = std::str::from_utf8(value).map_err(|_| Denied::Malformed)?.trim();

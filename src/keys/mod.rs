@@ -4,6 +4,7 @@
 //! only reader of the store here, `policy`, `parties` and `attribution` decide without IO. Money is `budget`'s and
 //! `ledger`'s business.
 
+pub mod access_key;
 pub mod attribution;
 pub mod authenticate;
 pub mod parties;
@@ -11,6 +12,7 @@ pub mod policy;
 pub mod record;
 pub mod register;
 pub mod secret_key;
+pub mod signed;
 
 #[cfg(test)]
 pub mod memory_directory;

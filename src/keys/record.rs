@@ -1,7 +1,8 @@
 //! What is known of a key, team, user, customer, tag or budget, as the store keeps it in JSON.
 //!
 //! One shape serves all kinds, because they differ in which fields they allow (`admin` says which), not in what a field
-//! means. Secrets are never here: [`SecretRecord`] is found by the digest of one.
+//! means. Secrets are never here: [`SecretRecord`] is found by the digest of one, and
+//! [`AccessKeyRecord`] has one sealed.
 
 use std::collections::BTreeMap;
 
@@ -69,6 +70,12 @@ pub struct Record {
     /// Digests of replaced secrets that may still be valid, and until when, in Unix milliseconds.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub replaced_tokens: BTreeMap<String, u64>,
+    /// The id of the key pair, if the key has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<String>,
+    /// Ids of replaced pairs that may still be valid, and until when, in Unix milliseconds.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub replaced_access_keys: BTreeMap<String, u64>,
 }
 
 /// What a secret proves, found by its digest.
@@ -76,6 +83,17 @@ pub struct Record {
 pub struct SecretRecord {
     pub key_id: String,
     /// The end of the grace period of a secret that was replaced, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<u64>,
+}
+
+/// What a signature with a key pair proves, found by the access key id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessKeyRecord {
+    pub key_id: String,
+    /// The secret access key as `access_key::Sealer` writes it.
+    pub sealed_secret: String,
+    /// The end of the grace period of a pair that was replaced, Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at_ms: Option<u64>,
 }

@@ -17,7 +17,7 @@ use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use serde::de::DeserializeOwned;
 
-use super::record::{Record, SecretRecord};
+use super::record::{AccessKeyRecord, Record, SecretRecord};
 use crate::store::{Changes, Directory, Kind, StoreError};
 
 /// How often the store is asked what has changed.
@@ -56,6 +56,7 @@ pub struct Profile {
 enum Held {
     Record(Arc<Record>),
     Secret(Arc<SecretRecord>),
+    AccessKey(Arc<AccessKeyRecord>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +127,7 @@ impl Register {
     pub async fn secret(&self, digest: &str) -> Lookup<Arc<SecretRecord>> {
         match self.find(Kind::Secret, digest).await? {
             Some(Held::Secret(secret)) => Ok(Some(secret)),
-            Some(Held::Record(_)) | None => Ok(None),
+            Some(_) | None => Ok(None),
         }
     }
 
@@ -137,7 +138,18 @@ impl Register {
     pub async fn record(&self, kind: Kind, id: &str) -> Lookup<Arc<Record>> {
         match self.find(kind, id).await? {
             Some(Held::Record(record)) => Ok(Some(record)),
-            Some(Held::Secret(_)) | None => Ok(None),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The key pair with this access key id.
+    ///
+    /// # Errors
+    /// As [`Self::secret`].
+    pub async fn access_key(&self, access_key_id: &str) -> Lookup<Arc<AccessKeyRecord>> {
+        match self.find(Kind::AccessKey, access_key_id).await? {
+            Some(Held::AccessKey(pair)) => Ok(Some(pair)),
+            Some(_) | None => Ok(None),
         }
     }
 
@@ -262,6 +274,7 @@ impl Register {
         };
         let held = match kind {
             Kind::Secret => parse(&document.json).map(|secret| Held::Secret(Arc::new(secret))),
+            Kind::AccessKey => parse(&document.json).map(|pair| Held::AccessKey(Arc::new(pair))),
             _ => parse(&document.json).map(|record| Held::Record(Arc::new(record))),
         };
         held.map(Some).map_err(|error| {

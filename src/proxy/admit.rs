@@ -1,8 +1,9 @@
 //! May this request go to Bedrock? Route, then key, then body, then model, then money: each step only with what the step
 //! before has proved, and a refusal in AWS's form at the first that fails.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
@@ -12,16 +13,19 @@ use super::body::{self, RequestBody};
 use super::booking::{self, Asked, Attribution, not_allowed};
 use super::call::{self, BodyMember, Call, ModelPlace};
 use super::context::{Admitted, RequestContext, Stage};
+use super::identify::{self, Signable};
 use super::replay::{Body, Shared, Slot};
 use super::{Gateway, LocalRequest, reserve, respond, sign};
 use crate::aws::endpoint;
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::{AccessClass, Metering, Streaming};
 use crate::aws::route::{self, Found, RequestTarget, RouteError};
+use crate::aws::sigv4::ChunkVerifier;
+use crate::aws::sigv4::verify::{Payload, without_signature_parameters};
 use crate::config::Limits;
 use crate::deployment::fleet::Group;
-use crate::error::{Failure, Fault};
-use crate::keys::authenticate::{Caller, Denied};
+use crate::error::Failure;
+use crate::keys::authenticate::{Caller, Identity, is_presigned_with_a_pair};
 use crate::keys::policy::{self, Question};
 use crate::usage::RequestFacts;
 
@@ -53,21 +57,33 @@ pub(super) async fn admit(
         return own(gateway, session, ctx, path, query).await;
     }
 
-    check_query(query)?;
+    // Who may sign in the query is known only when the key pair is.
+    if !is_presigned_with_a_pair(query) {
+        check_query(query)?;
+    }
     let method = downstream.req_header().method.clone();
     let amz_target = only_header(downstream, "x-amz-target")?;
     let request = RequestTarget { method: method.as_str(), path, amz_target: amz_target.as_deref() };
     let found = route::find(&request).map_err(|error| no_route(&error))?;
-    let caller = authenticate(gateway, downstream).await?;
-    ctx.record.key_alias = Some(caller.alias().to_owned());
-    ctx.record.key_id = caller.holder().map(|_| caller.id().to_owned());
+    let identity = identify::identify(gateway, downstream, query).await?;
+    let native_query = native_query(&identity, query)?;
     note(ctx, &found);
+    let bidirectional = matches!(&found, Found::Route(route) if route.operation.streaming == Streaming::Bidirectional);
+    let (identity, frames) = match (identity, &found) {
+        (Identity::Signed(signed), Found::Route(route)) if bidirectional => {
+            let request = Signable { path, query, operation: route.operation, payload: Payload::SignedFrames };
+            let (caller, verified) = identify::verify(gateway, downstream, *signed, &request)?;
+            (Identity::Known(caller), Some(verified.chunks()))
+        }
+        (identity, _) => (identity, None),
+    };
+    if let Identity::Known(caller) = &identity {
+        enter(ctx, caller, &found, path)?;
+    }
     if let Found::Route(route) = &found {
         sign::check_passing_headers(&downstream.req_header().headers, route.operation)?;
-        policy::allow_operation(&caller, route.operation, path).map_err(not_allowed)?;
     }
 
-    let bidirectional = matches!(&found, Found::Route(route) if route.operation.streaming == Streaming::Bidirectional);
     let mut body = if bidirectional {
         RequestBody::streamed()
     } else {
@@ -79,7 +95,17 @@ pub(super) async fn admit(
         Found::Route(route) => route,
         Found::NeedsBody(tie) => tie.decide(&body.contiguous()).map_err(|error| no_route(&error))?,
     };
-    let call = Call::new(&route, query);
+    let caller = match identity {
+        Identity::Known(caller) => caller,
+        Identity::Signed(signed) => {
+            let payload = Payload::Sha256(&body.sha256);
+            let request = Signable { path, query, operation: route.operation, payload };
+            let (caller, _) = identify::verify(gateway, downstream, *signed, &request)?;
+            enter(ctx, &caller, &Found::Route(route), path)?;
+            caller
+        }
+    };
+    let call = Call::new(&route, &native_query);
     ctx.record.service = Some(call.operation.service.endpoint_prefix());
     ctx.record.operation = Some(call.operation.name);
     let (group, model_id) = resolve(gateway, &caller, &call, &mut body)?;
@@ -87,7 +113,7 @@ pub(super) async fn admit(
     policy::allow(&caller, &Question { operation: call.operation, path, model_name: ctx.record.model_name.as_deref() })
         .map_err(not_allowed)?;
     body::check_still_wanted(downstream)?;
-    let resolved = Resolved { caller, call, group, model_id, body, read };
+    let resolved = Resolved { caller, call, group, model_id, body, read, frames };
     afford(gateway, session, ctx, resolved).await?;
     Ok(Admission::Proceed)
 }
@@ -100,6 +126,7 @@ struct Resolved {
     model_id: Option<String>,
     body: RequestBody,
     read: Instant,
+    frames: Option<ChunkVerifier>,
 }
 
 /// Sets money aside for the request and puts the replaying session in its place.
@@ -109,7 +136,7 @@ async fn afford(
     ctx: &mut RequestContext,
     resolved: Resolved,
 ) -> Result<(), Failure> {
-    let Resolved { caller, call, group, model_id, mut body, read } = resolved;
+    let Resolved { caller, call, group, model_id, mut body, read, frames } = resolved;
     let metering = call.operation.metering;
     let (group, lookup_failure) = match metering {
         Metering::Free => (group, None),
@@ -160,6 +187,7 @@ async fn afford(
         called: model_id,
         shared,
         read,
+        frames,
         booking,
         spoiled: false,
         again: None,
@@ -186,20 +214,6 @@ async fn own(
     let answer = gateway.local.answer(request).await;
     respond::local(session, ctx, answer).await;
     Ok(Admission::Answered)
-}
-
-async fn authenticate(gateway: &Gateway, session: &ServerSession) -> Result<Caller, Failure> {
-    let headers = &session.req_header().headers;
-    let presented = gateway.authenticator.present(|name| headers.get(name).map(http::HeaderValue::as_bytes));
-    let proved = match presented {
-        Ok(presented) => gateway.authenticator.prove(presented, gateway.now_ms()).await,
-        Err(denied) => Err(denied),
-    };
-    proved.map_err(|denied| match denied {
-        Denied::StoreUnavailable => Failure::new(Fault::Store, denied.reason(), denied.error_type(), denied.message())
-            .with(|response| response.retry_after(Duration::from_secs(1))),
-        _ => Failure::client(denied.reason(), denied.error_type(), denied.message()),
-    })
 }
 
 /// Bounds on the head, and what no request to Bedrock needs.
@@ -229,7 +243,25 @@ fn check_head(gateway: &Gateway, session: &ServerSession) -> Result<(), Failure>
     Ok(())
 }
 
-/// A presigned query names the client's key and would go to AWS with the rest of the query.
+/// The query as it goes to AWS: a signature of ours means nothing there.
+fn native_query<'q>(identity: &Identity, query: &'q str) -> Result<Cow<'q, str>, Failure> {
+    match identity {
+        Identity::Signed(signed) if signed.is_presigned() => Ok(Cow::Owned(without_signature_parameters(query))),
+        Identity::Signed(_) | Identity::Known(_) => check_query(query).map(|()| Cow::Borrowed(query)),
+    }
+}
+
+/// Writes a caller down, who has to be proven for that, and asks whether he may call the operation, once it is known.
+fn enter(ctx: &mut RequestContext, caller: &Caller, found: &Found<'_>, path: &str) -> Result<(), Failure> {
+    ctx.record.key_alias = Some(caller.alias().to_owned());
+    ctx.record.key_id = caller.holder().map(|_| caller.id().to_owned());
+    match found {
+        Found::Route(route) => policy::allow_operation(caller, route.operation, path).map_err(not_allowed),
+        Found::NeedsBody(_) => Ok(()),
+    }
+}
+
+/// A presigned query of any other than a key pair names the client's key and would go to AWS with the rest of the query.
 fn check_query(query: &str) -> Result<(), Failure> {
     let signed = query.split('&').any(|parameter| {
         let name = parameter.split('=').next().unwrap_or_default();
@@ -240,7 +272,8 @@ fn check_query(query: &str) -> Result<(), Failure> {
         return Err(Failure::client(
             "presigned",
             ErrorType::Validation,
-            "Presigned requests are not accepted. Sign with headers, or send the key as a bearer token.",
+            "Only key pairs can presign: a key does not belong in a URL. Have one made with \"sigv4\": true, sign with \
+             headers, or send the key as a bearer token.",
         ));
     }
     Ok(())

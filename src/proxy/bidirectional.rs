@@ -1,21 +1,21 @@
 //! The request side of a bidirectional stream: each signed frame of the client is unwrapped and its inner frame is
 //! wrapped again, signed with our credentials.
 //!
-//! The client's frame signatures are not verified: they were made with a key that is only an access key id here, and
-//! the request is authenticated by that id. Nothing is buffered but a frame whose end has not come yet. Rests on a
+//! The client's frame signatures are verified when the request is signed with a key pair. Otherwise an access key id is
+//! the key, its secret is anything, and the request is authenticated by that id. Nothing is buffered but a frame whose end has not come yet. Rests on a
 //! request captured from the AWS SDK for JavaScript 3.1164 (2026-11-22): an outer frame has `:date` and
 //! `:chunk-signature`, its payload is a whole inner frame, and an empty one ends the stream.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use pingora_core::{Error, Result};
+use pingora_core::Error;
 
 use super::context::RequestContext;
 use super::failover;
 use crate::aws::error_body::ErrorType;
 use crate::aws::eventstream::decode::{Decoder, Limits};
-use crate::aws::sigv4::ChunkSigner;
+use crate::aws::sigv4::{ChunkSigner, ChunkVerifier};
 use crate::error::Failure;
 
 /// Signs the frames of one attempt.
@@ -23,42 +23,68 @@ use crate::error::Failure;
 pub(super) struct Resigner {
     decoder: Decoder,
     signer: ChunkSigner,
+    /// `None` where the caller needs no signature.
+    verifier: Option<ChunkVerifier>,
     ended: bool,
 }
 
+/// What a client's bytes are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    /// No signed event stream, or one that goes on after its end, or ends in the middle of a frame.
+    Form,
+    /// Not signed by the caller, or not in this order, or cut off.
+    Signature,
+}
+
 impl Resigner {
-    pub(super) fn new(signer: ChunkSigner) -> Self {
-        Self { decoder: Decoder::new(Limits::default()), signer, ended: false }
+    pub(super) fn new(signer: ChunkSigner, verifier: Option<ChunkVerifier>) -> Self {
+        Self { decoder: Decoder::new(Limits::default()), signer, verifier, ended: false }
     }
 
-    /// The frames that `bytes` completes, signed anew. `None` when the client's bytes are no signed event stream, or go
-    /// on after its end.
-    fn push(&mut self, bytes: &[u8], time_ms: u64) -> Option<Vec<u8>> {
-        let Self { decoder, signer, ended } = self;
+    /// The frames that `bytes` completes, signed anew.
+    fn push(&mut self, bytes: &[u8], time_ms: u64) -> Result<Vec<u8>, Wrong> {
+        let Self { decoder, signer, verifier, ended } = self;
         let mut signed = Vec::new();
-        let mut sound = true;
+        let mut wrong = None;
         let decoded = decoder.push(bytes, &mut |frame| {
-            sound &= !*ended && frame.header(":chunk-signature").is_some();
-            if sound {
+            if wrong.is_some() {
+                return;
+            }
+            if *ended || frame.header(":chunk-signature").is_none() {
+                wrong = Some(Wrong::Form);
+            } else if verifier.as_mut().is_some_and(|verifier| !verifier.verify(&frame)) {
+                wrong = Some(Wrong::Signature);
+            } else {
                 *ended = frame.payload.is_empty();
                 signed.extend(signer.sign_frame(frame.payload, time_ms));
             }
         });
-        (decoded.is_ok() && sound).then_some(signed)
+        match wrong {
+            Some(wrong) => Err(wrong),
+            None => decoded.map(|()| signed).map_err(|_| Wrong::Form),
+        }
     }
 
-    /// What is still to be sent when the client has ended its request. `None` when it ended in the middle of a frame.
-    fn end(&mut self, time_ms: u64) -> Option<Vec<u8>> {
+    /// What is still to be sent when the client has ended its request.
+    fn end(&mut self, time_ms: u64) -> Result<Vec<u8>, Wrong> {
         if self.ended {
-            return Some(Vec::new());
+            return Ok(Vec::new());
         }
         self.ended = true;
-        self.decoder.at_boundary().then(|| self.signer.sign_frame(&[], time_ms))
+        if !self.decoder.at_boundary() {
+            Err(Wrong::Form)
+        } else if self.verifier.is_some() {
+            // Who verifies must not take a part for the whole: only the signed end is one.
+            Err(Wrong::Signature)
+        } else {
+            Ok(self.signer.sign_frame(&[], time_ms))
+        }
     }
 }
 
 /// Replaces a piece of the client's body by what goes upstream.
-pub(super) fn resign(ctx: &mut RequestContext, body: &mut Option<Bytes>, end: bool) -> Result<()> {
+pub(super) fn resign(ctx: &mut RequestContext, body: &mut Option<Bytes>, end: bool) -> pingora_core::Result<()> {
     let Some((admitted, attempt)) = ctx.dispatched_mut() else {
         return Ok(());
     };
@@ -73,28 +99,36 @@ pub(super) fn resign(ctx: &mut RequestContext, body: &mut Option<Bytes>, end: bo
     attempt.request_bytes_streamed = attempt.request_bytes_streamed.saturating_add(bytes);
     let time_ms = unix_milliseconds();
     let mut signed = resigner.push(body.as_deref().unwrap_or_default(), time_ms);
-    if end && let Some(signed) = signed.as_mut() {
+    if end && let Ok(sent) = signed.as_mut() {
         match resigner.end(time_ms) {
-            Some(last) => signed.extend(last),
-            None => return refuse(ctx),
+            Ok(last) => sent.extend(last),
+            Err(wrong) => signed = Err(wrong),
         }
     }
     match signed {
         // `None` would end the request.
-        Some(signed) => *body = Some(signed.into()),
-        None => return refuse(ctx),
+        Ok(signed) => *body = Some(signed.into()),
+        Err(wrong) => return refuse(ctx, wrong),
     }
     Ok(())
 }
 
-fn refuse(ctx: &mut RequestContext) -> Result<()> {
-    let malformed = Failure::client(
-        "bad_body",
-        ErrorType::Validation,
-        "The request is no signed event stream. Send frames with `:date` and `:chunk-signature`, as the AWS SDKs do.",
-    );
+fn refuse(ctx: &mut RequestContext, wrong: Wrong) -> pingora_core::Result<()> {
+    let failure = match wrong {
+        Wrong::Form => Failure::client(
+            "bad_body",
+            ErrorType::Validation,
+            "The request is no signed event stream. Send frames with `:date` and `:chunk-signature`, as the AWS SDKs do.",
+        ),
+        Wrong::Signature => Failure::client(
+            "frame_signature",
+            ErrorType::AccessDenied,
+            "The signature of a frame does not match, or the stream ended without its signed end. Sign each frame with \
+             the key pair of the request, chained to the one before, and end with an empty one.",
+        ),
+    };
     // An error of any other side would leave Pingora waiting for the upstream to answer the rest.
-    failover::give_up(ctx, malformed).map_err(Error::into_down)
+    failover::give_up(ctx, failure).map_err(Error::into_down)
 }
 
 fn unix_milliseconds() -> u64 {
@@ -117,7 +151,7 @@ mod tests {
         };
         let (time, scope) = (SigningTime::from_unix_seconds(0), Scope { region: "us-east-1", service: "bedrock" });
         let key = Signer::new().signing_key(&credentials, &time, scope);
-        Resigner::new(ChunkSigner::new(key, &time, scope, &"0".repeat(64)))
+        Resigner::new(ChunkSigner::new(key, &time, scope, &"0".repeat(64)), None)
     }
 
     fn outer(inner: &[u8]) -> Vec<u8> {
@@ -152,13 +186,13 @@ mod tests {
 
     #[test]
     fn what_is_no_signed_event_stream_is_refused() {
-        assert!(resigner().push(b"{\"inputText\": \"no event stream at all\"}", 5).is_none());
-        assert!(resigner().push(&frame(&[], b"not signed"), 5).is_none());
+        assert_eq!(resigner().push(b"{\"inputText\": \"no event stream at all\"}", 5), Err(Wrong::Form));
+        assert_eq!(resigner().push(&frame(&[], b"not signed"), 5), Err(Wrong::Form));
         let mut ended = resigner();
-        assert!(ended.push(&outer(b""), 5).is_some());
-        assert!(ended.push(&outer(b"more"), 6).is_none());
+        assert!(ended.push(&outer(b""), 5).is_ok());
+        assert_eq!(ended.push(&outer(b"more"), 6), Err(Wrong::Form));
         let mut cut = resigner();
-        assert!(cut.push(&outer(b"one")[..20], 5).is_some_and(|sent| sent.is_empty()));
-        assert!(cut.end(6).is_none());
+        assert_eq!(cut.push(&outer(b"one")[..20], 5), Ok(Vec::new()));
+        assert_eq!(cut.end(6), Err(Wrong::Form));
     }
 }

@@ -14,6 +14,7 @@ use super::body::RequestBody;
 use super::call::Call;
 use super::replay::{Shared, Slot};
 use super::reserve::Booking;
+use crate::aws::sigv4::ChunkVerifier;
 use crate::deployment::fleet::{Group, Target};
 use crate::deployment::outcome::Setback;
 use crate::error::Failure;
@@ -49,6 +50,8 @@ pub(super) struct Admitted {
     pub call_id: Uuid,
     pub call: Call,
     pub body: RequestBody,
+    /// Verifies the frames of a bidirectional stream that is signed with a key pair.
+    pub frames: Option<ChunkVerifier>,
     pub group: Arc<Group>,
     pub tried: Vec<usize>,
     pub attempts_max: usize,

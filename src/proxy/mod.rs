@@ -9,6 +9,7 @@ mod call;
 mod context;
 mod event_stream;
 mod failover;
+mod identify;
 mod named_budgets;
 mod purse;
 mod replay;

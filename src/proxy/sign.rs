@@ -50,7 +50,10 @@ fn build(
     for (name, value) in &passed {
         header.append_header((*name).to_owned(), *value)?;
     }
-    if !streamed && (admitted.body.bytes > 0 || matches!(client.method.as_str(), "POST" | "PUT" | "PATCH")) {
+    let has_length = client.headers.contains_key(http::header::CONTENT_LENGTH)
+        || admitted.body.bytes > 0
+        || matches!(client.method.as_str(), "POST" | "PUT" | "PATCH");
+    if !streamed && has_length {
         header.insert_header("content-length", admitted.body.bytes.to_string())?;
     }
     let credentials = match &attempt.auth {
@@ -85,7 +88,7 @@ fn build(
     if streamed {
         let key = gateway.signer.signing_key(credentials, &time, scope);
         let first = signature_of(&authorization).unwrap_or_default();
-        attempt.resigner = Some(Resigner::new(ChunkSigner::new(key, &time, scope, first)));
+        attempt.resigner = Some(Resigner::new(ChunkSigner::new(key, &time, scope, first), admitted.frames.clone()));
     }
     header.insert_header("authorization", authorization)?;
     Ok(header)
@@ -132,9 +135,10 @@ fn passes(name: &str, operation: &Operation) -> bool {
     }
 }
 
-/// Proxies between here and AWS may rewrite two of the headers; everything else is signed.
+/// Proxies between here and AWS may rewrite these headers, and botocore 1.44.5 leaves them out too; everything else is
+/// signed.
 fn is_signed(name: &str) -> bool {
-    !matches!(name, "user-agent" | "x-amzn-trace-id")
+    !matches!(name, "baggage" | "traceparent" | "tracestate" | "user-agent" | "x-amzn-trace-id")
 }
 
 fn unix_seconds() -> u64 {

@@ -43,6 +43,9 @@ pub enum Kind {
     Key,
     /// What proves a key: by the SHA-256 of the secret, in hexadecimal.
     Secret,
+    /// What verifies signatures of a key: by the access key id. Apart from `Secret`, so that an id sent as a bearer
+    /// token proves nothing.
+    AccessKey,
     /// The `key_id` of a key alias.
     Alias,
     Team,
@@ -53,14 +56,24 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] =
-        [Self::Key, Self::Secret, Self::Alias, Self::Team, Self::User, Self::Customer, Self::Tag, Self::Budget];
+    pub const ALL: [Self; 9] = [
+        Self::Key,
+        Self::Secret,
+        Self::AccessKey,
+        Self::Alias,
+        Self::Team,
+        Self::User,
+        Self::Customer,
+        Self::Tag,
+        Self::Budget,
+    ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",
             Self::Secret => "secret",
+            Self::AccessKey => "access_key",
             Self::Alias => "alias",
             Self::Team => "team",
             Self::User => "user",

@@ -1,4 +1,4 @@
-"""The AWS SDK for Rust, see registry.py. What it does is written down as it was seen with the versions of its Cargo.toml."""
+"""The AWS SDK for Rust, see registry.py. What it does is written down as it was seen with the versions of Cargo.toml."""
 
 import tomllib
 from pathlib import Path
@@ -22,7 +22,8 @@ def sdk(auth, *scenarios):
     return Client(
         name="AWS SDK for Rust", package=PACKAGE, version=DEPENDENCIES[PACKAGE]["version"].lstrip("="),
         transport="HTTP/1.1", auth=auth, command=("target/debug/rust-sdk-client",),
-        errors=errors(variant, attempts=3, **in_a_stream), scenarios=("chat", "stream", "invoke", "invoke-stream", *scenarios),
+        errors=errors(variant, attempts=3, **in_a_stream),
+        scenarios=("chat", "stream", "invoke", "invoke-stream", *scenarios),
     )
 
 

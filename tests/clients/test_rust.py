@@ -1,5 +1,5 @@
-"""The AWS SDK for Rust beyond what test_sdks.py asks of every client: the environment's bearer token, TLS with HTTP/2, and
-conversations in both directions."""
+"""The AWS SDK for Rust beyond what test_sdks.py asks of every client: the environment's bearer token, TLS with HTTP/2,
+and conversations in both directions."""
 
 import json
 import os
@@ -81,8 +81,8 @@ def test_a_server_that_cannot_prove_itself_gets_nothing(drive, secure, simulator
 
 @pytest.mark.parametrize("tls", [True, False])
 def test_a_conversation_goes_on_for_a_hundred_turns_and_is_paid_for(drive, secure, proxy, simulator, key, tls):
-    """Each input waits for the answer to the one before it, over HTTP/2 as over HTTP/1.1, which the SDK speaks to http://
-    URLs. The simulator verifies the signature of every frame."""
+    """Each input waits for the answer to the one before it, over HTTP/2 as over HTTP/1.1, which the SDK speaks to
+    http:// URLs. The simulator verifies the signature of every frame."""
     simulator.control("DELETE", "/billed")
     where = secure if tls else {"url": f"{proxy.url}/bedrock"}
     job = {"scenario": "conversation", "key": key["key"], "model": SONIC, "auth": "sigv4", "turns": TURNS}

@@ -15,6 +15,7 @@ mod codings;
 mod costs;
 mod failover;
 mod headers;
+mod key_pairs;
 mod keys;
 mod operations;
 mod profiles;

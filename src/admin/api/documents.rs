@@ -4,7 +4,8 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use super::{Management, read};
-use crate::keys::record::{Record, SecretRecord};
+use crate::keys::access_key::is_access_key_id;
+use crate::keys::record::{AccessKeyRecord, Record, SecretRecord};
 use crate::keys::secret_key;
 use crate::store::{Change, CommitError, Document, Expect, Kind};
 
@@ -67,7 +68,7 @@ impl Management {
         Ok(Some(secret).filter(|secret| secret.expires_at_ms.is_none_or(|at_ms| at_ms > now_ms)))
     }
 
-    /// The key that is meant by a secret, the digest of one, or a `key_id`.
+    /// The key that is meant by a secret, the digest of one, an access key id, or a `key_id`.
     pub(super) async fn find_key(&self, name: &str, now_ms: u64) -> Result<Option<Versioned>, Problem> {
         let digest = if secret_key::is_well_formed(name) {
             Some(secret_key::digest(name))
@@ -75,6 +76,10 @@ impl Management {
             secret_key::is_digest(name).then(|| name.to_owned())
         };
         let key_id = match digest {
+            None if is_access_key_id(name) => match self.directory.get(Kind::AccessKey, name).await? {
+                Some(document) => parse::<AccessKeyRecord>(Kind::AccessKey, &document)?.key_id,
+                None => return Ok(None),
+            },
             Some(digest) => match self.secret(&digest, now_ms).await? {
                 Some(secret) => secret.key_id,
                 None => return Ok(None),

@@ -98,6 +98,7 @@ macro_rules! with_limits {
 const KEY: Table = with_limits![
     ("key", Field::Endpoint),
     ("key_id", Field::Endpoint),
+    ("sigv4", Field::Endpoint),
     ("key_alias", Field::Alias),
     ("duration", Field::Duration),
     ("models", Field::Models),
@@ -208,7 +209,7 @@ const BUDGET: Table = with_limits![("budget_id", Field::Id)];
 /// The fields of a kind.
 pub(super) const fn table(kind: Kind) -> Table {
     match kind {
-        Kind::Key | Kind::Secret | Kind::Alias => KEY,
+        Kind::Key | Kind::Secret | Kind::AccessKey | Kind::Alias => KEY,
         Kind::Team => TEAM,
         Kind::User => USER,
         Kind::Customer => CUSTOMER,

@@ -1,19 +1,21 @@
 //! Making, changing, blocking and deleting keys.
 //!
-//! A key is three documents: the record under its `key_id`, the digest of its secret, and its alias. They change in one
-//! commit, so that a key is never half there and an alias never names two.
+//! A key is several documents: the record under its `key_id`, the digest of its secret, its alias, and its key pair
+//! (`pair`). They change in one commit, so that a key is never half there and an alias never names two.
 
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::documents::{ATTEMPTS, Versioned, delete, harmless, pointer, write};
 use super::json::{Members, Object};
+use super::pair::{self, Wish};
 use super::patch::{Moment, apply, check_names};
 use super::problem::Problem;
 use super::{Management, present, read};
 use crate::admin::request::Answer;
 use crate::budget::command::Op;
 use crate::budget::entry::Row;
+use crate::keys::access_key::KeyPair;
 use crate::keys::record::{Record, SecretRecord};
 use crate::keys::secret_key;
 use crate::store::{Change, Expect, Kind};
@@ -34,6 +36,7 @@ impl Management {
         if members.take("key_id").is_some_and(|raw| !read::is_null(&raw)) {
             return Err(invalid("key_id", "is chosen by the proxy: leave it out"));
         }
+        let wish = Wish::take(&mut members)?;
         let secret = self.own_or_new(members.take("key"), "key")?;
         let now_ms = self.accounts.now_ms();
         let mut record = Record {
@@ -45,13 +48,15 @@ impl Management {
             ..Record::default()
         };
         apply(Kind::Key, &mut record, &members, self.moment(now_ms))?;
+        let pair = self.settle_pair(&mut record, wish)?;
         for _ in 0..ATTEMPTS {
             self.check_references(&record).await?;
             self.check_unused(&secret).await?;
             let mut changes = vec![write(Kind::Key, &record, Expect::Nothing)?, proves(&secret, &record)?];
             changes.extend(self.rename(None, &record).await?);
+            changes.extend(pair.changes.iter().cloned());
             if self.commit(&changes).await? {
-                return self.with_secret(&secret, &record).await;
+                return self.with_secret(&secret, pair.new.as_ref(), &record).await;
             }
         }
         Err(Problem::Busy)
@@ -61,12 +66,13 @@ impl Management {
     pub(super) async fn update_key(&self, body: &[u8]) -> Result<Answer, Problem> {
         let mut members = Members::read(body)?;
         check_names(Kind::Key, &members, &[])?;
+        let wish = Wish::take(&mut members)?;
         let name = take_name(&mut members)?;
         let alias = match &name {
             Some(_) => None,
             None => members.take("key_alias").map(|raw| text("key_alias", &raw)).transpose()?,
         };
-        self.change_key(name.as_deref(), alias.as_deref(), |record, now_ms| {
+        self.change_key(name.as_deref(), alias.as_deref(), wish, |record, now_ms| {
             apply(Kind::Key, record, &members, self.moment(now_ms))
         })
         .await
@@ -81,7 +87,7 @@ impl Management {
             record.blocked = blocked;
             Ok(())
         };
-        self.change_key(name.as_deref(), None, change).await
+        self.change_key(name.as_deref(), None, Wish::Unsaid, change).await
     }
 
     /// Reads a key, changes it, and writes it, anew when someone else was faster.
@@ -89,6 +95,7 @@ impl Management {
         &self,
         name: Option<&str>,
         alias: Option<&str>,
+        wish: Wish,
         change: impl Fn(&mut Record, u64) -> Result<(), Problem> + Send + Sync,
     ) -> Result<Answer, Problem> {
         for _ in 0..ATTEMPTS {
@@ -101,11 +108,16 @@ impl Management {
             let mut record = before.record.clone();
             change(&mut record, now_ms)?;
             record.updated_at_ms = now_ms;
+            let pair = self.settle_pair(&mut record, wish)?;
             self.check_new_references(&before.record, &record).await?;
             let mut changes = vec![write(Kind::Key, &record, Expect::Version(before.version))?];
             changes.extend(self.rename(Some(&before.record), &record).await?);
+            changes.extend(pair.changes);
             if self.commit(&changes).await? {
-                return Ok(self.describe_key(&record).await?.into_answer());
+                let mut answer = Object::default();
+                pair::show(pair.new.as_ref(), &mut answer);
+                answer.append(self.describe_key(&record).await?);
+                return Ok(answer.into_answer());
             }
         }
         Err(Problem::Busy)
@@ -129,6 +141,7 @@ impl Management {
             let found = self.find_all(&keys, &aliases).await?;
             let mut changes = Vec::new();
             for Versioned { record, version } in &found {
+                changes.extend(pair::remove_pairs(&mut record.clone()));
                 changes.push(delete(Kind::Key, &record.id, Expect::Version(*version)));
                 let replaced = record.replaced_tokens.keys();
                 changes.extend(record.token.iter().chain(replaced).map(|t| delete(Kind::Secret, t, Expect::Anything)));
@@ -266,11 +279,17 @@ impl Management {
         }
     }
 
-    /// The only answer that has a secret.
-    pub(super) async fn with_secret(&self, secret: &Secret, record: &Record) -> Result<Answer, Problem> {
+    /// The only answer that has a secret, but for that of an update that makes a pair.
+    pub(super) async fn with_secret(
+        &self,
+        secret: &Secret,
+        pair: Option<&KeyPair>,
+        record: &Record,
+    ) -> Result<Answer, Problem> {
         let budget = self.budget_of(record).await?;
         let mut answer = Object::default();
         answer.put("key", secret.expose());
+        pair::show(pair, &mut answer);
         answer.append(present::key(record, budget.as_ref(), self.accounts.now_ms()));
         Ok(answer.into_answer())
     }

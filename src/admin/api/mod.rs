@@ -10,6 +10,7 @@ mod groups;
 mod json;
 mod key_list;
 mod keys;
+mod pair;
 mod patch;
 mod present;
 mod problem;

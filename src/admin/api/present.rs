@@ -139,6 +139,7 @@ pub(super) fn key(record: &Record, budget: Option<&Record>, now_ms: u64) -> Obje
         .put("key_name", &record.key_name)
         .put("token", &record.token)
         .put("token_id", &record.token)
+        .put("aws_access_key_id", &record.access_key_id)
         .put("status", status(record, now_ms));
     fields(Kind::Key, record, &mut object);
     object

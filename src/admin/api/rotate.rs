@@ -1,9 +1,10 @@
-//! A new secret for a key: same `key_id`, same accounts, same limits. The old secret may stay valid for a while, so that
-//! clients can change over without a gap.
+//! A new secret for a key, and a new key pair where it has one: same `key_id`, same accounts, same limits. The old ones
+//! may stay valid for a while, so that clients can change over without a gap.
 
 use super::documents::{ATTEMPTS, delete, pointer, write};
 use super::json::Members;
 use super::keys::{invalid, proves, take_name};
+use super::pair::Wish;
 use super::patch::{apply, check_names};
 use super::problem::Problem;
 use super::{Management, read};
@@ -47,6 +48,7 @@ impl Management {
             Some(raw) => Some(read::period(&raw).map_err(|problem| invalid("grace_period", &problem))?),
             None => None,
         };
+        let wish = Wish::take(&mut members)?;
         let secret = self.own_or_new(members.take("new_key"), "new_key")?;
         for _ in 0..ATTEMPTS {
             let now_ms = self.accounts.now_ms();
@@ -57,10 +59,13 @@ impl Management {
             self.check_unused(&secret).await?;
             let valid_until_ms = grace.map(|grace| grace.after(now_ms, &self.zone));
             let mut changes = replace(&mut record, &secret, valid_until_ms, now_ms)?;
+            let pair = self.replace_pair(&mut record, wish, valid_until_ms, now_ms)?;
+            changes.extend(pair.changes);
+            changes.extend(self.end_replaced_pairs(&record).await?);
             changes.push(write(Kind::Key, &record, Expect::Version(before.version))?);
             changes.extend(self.rename(Some(&before.record), &record).await?);
             if self.commit(&changes).await? {
-                return self.with_secret(&secret, &record).await;
+                return self.with_secret(&secret, pair.new.as_ref(), &record).await;
             }
         }
         Err(Problem::Busy)

@@ -114,7 +114,7 @@ const fn scope(kind: Kind) -> Option<Scope> {
         Kind::User => Some(Scope::User),
         Kind::Customer => Some(Scope::Customer),
         Kind::Tag => Some(Scope::Tag),
-        Kind::Secret | Kind::Alias | Kind::Budget => None,
+        Kind::Secret | Kind::AccessKey | Kind::Alias | Kind::Budget => None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::types::secret::Secret;
 
 mod groups;
 mod keys;
+mod pairs;
 mod round_trip;
 
 const MASTER: &str = "sk-master-0123456789";
@@ -53,10 +54,18 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with_salt_key(None)
+    }
+
+    fn with_salt_key(salt_key: Option<&str>) -> Self {
         let directory = Arc::new(MemoryDirectory::default());
         let register = Arc::new(Register::new(Arc::clone(&directory) as Arc<dyn Directory>, 1_000));
-        let access =
-            Access { master_key: Some(Secret::new(MASTER)), allow_anonymous: false, require_auth_for_metrics: true };
+        let access = Access {
+            master_key: Some(Secret::new(MASTER)),
+            salt_key: salt_key.map(Secret::new),
+            allow_anonymous: false,
+            require_auth_for_metrics: true,
+        };
         let books = Arc::new(Books::default());
         books.now_ms.store(NOW_MS, Ordering::SeqCst);
         let management = Management {

@@ -25,7 +25,9 @@ const SHA256_BLOCK_BYTES: usize = 64;
 pub struct SigningKey(Hmac<Sha256>);
 
 impl SigningKey {
-    fn derive(secret: &Secret, date: &str, scope: Scope<'_>) -> Self {
+    /// `date` is the day of the scope, `YYYYMMDD`.
+    #[must_use]
+    pub fn derive(secret: &Secret, date: &str, scope: Scope<'_>) -> Self {
         let mut first = zeroize::Zeroizing::new(Vec::with_capacity(4 + secret.expose().len()));
         first.extend_from_slice(b"AWS4");
         first.extend_from_slice(secret.expose().as_bytes());

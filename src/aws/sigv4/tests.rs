@@ -91,7 +91,7 @@ struct Case {
 }
 
 /// What may stand in a path that the router lets through: escapes, ARNs, raw colons; no dot segment, no `//`.
-fn path() -> impl Strategy<Value = String> {
+pub(super) fn path() -> impl Strategy<Value = String> {
     let segment = prop_oneof![
         "[A-Za-z0-9._~-]{0,6}[A-Za-z0-9_~-]",
         "[a-z]{1,5}%3[Aa][a-z]{1,5}%2F[a-z0-9]{1,3}",
@@ -104,7 +104,7 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 /// Pairs in a random order. `+` is left out: the crate reads it as a space, see `canonical.rs`.
-fn query() -> impl Strategy<Value = String> {
+pub(super) fn query() -> impl Strategy<Value = String> {
     let part = prop_oneof!["[A-Za-z0-9._~-]{1,6}", "[a-z]{0,3}%2[Ff]%C3%A9[A-Z]{0,2}", "[a-z:/@!$'()*,;]{1,6}"];
     let pair = (part.clone(), proptest::option::of(proptest::option::of(part))).prop_map(|(name, value)| match value {
         None => name,

@@ -95,6 +95,8 @@ pub(super) struct RawGeneral {
     /// Whether the key is there at all, readable or not: a master key that cannot be read must not open the proxy.
     pub(super) master_key_written: bool,
     pub(super) master_key: Option<Text>,
+    pub(super) salt_key_written: bool,
+    pub(super) salt_key: Option<Text>,
     pub(super) host: Option<Text>,
     pub(super) port: Number,
     pub(super) tls: RawTls,
@@ -308,6 +310,8 @@ fn general(reader: &mut Reader<'_>, node: &Node) -> RawGeneral {
     RawGeneral {
         master_key_written: section.node("master_key").is_some(),
         master_key: section.text(reader, "master_key"),
+        salt_key_written: section.node("salt_key").is_some(),
+        salt_key: section.text(reader, "salt_key"),
         host: section.text(reader, "host"),
         port: section.count(reader, "port", 0..=65_535),
         tls: tls(reader, &section),

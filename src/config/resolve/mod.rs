@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::load::CliOverrides;
-use super::problem::{At, Findings, Located, nearest};
+use super::problem::{At, Findings, Located, Told, nearest};
 use super::raw::{Raw, RawGeneral, RawRouter, RawSettings};
 use super::secrets::Environment;
 use super::section::Text;
@@ -101,6 +101,7 @@ impl Timeouts {
 }
 
 const MASTER_KEY_VARIABLE: &str = "DHEERA_AI_MASTER_KEY";
+const SALT_KEY_VARIABLES: [&str; 2] = ["DHEERA_AI_SALT_KEY", "LITELLM_SALT_KEY"];
 
 /// Who may call. `None` when the master key was given but cannot be used: never the open mode by mistake.
 fn access(
@@ -130,11 +131,40 @@ fn access(
             findings.warn(&at, "has no effect: there is a master key", "Remove the option");
         }
     }
+    let salt_key = salt_key(general, variables).ok()?;
     Some(Access {
         master_key: master_key.map(|key| key.value),
+        salt_key,
         allow_anonymous: cli.allow_anonymous,
         require_auth_for_metrics: settings.require_auth_for_metrics.as_ref().is_none_or(|located| located.value),
     })
+}
+
+/// What seals the secrets of key pairs. An error when one was given that cannot be used.
+fn salt_key(general: &RawGeneral, variables: &mut Variables<'_>) -> Result<Option<Secret>, Told> {
+    if general.salt_key_written && general.salt_key.is_none() {
+        return Err(Told);
+    }
+    let mut found = general.salt_key.clone();
+    for name in SALT_KEY_VARIABLES {
+        let set = variables.text(name);
+        if let (Some(found), Some(set)) = (&found, &set)
+            && found.value != set.value
+        {
+            let what = "differs from another salt key that is given";
+            variables.findings.problem(&set.at, what, "Set the salt key in one place only");
+            return Err(Told);
+        }
+        found = found.or(set);
+    }
+    let Some(key) = found else { return Ok(None) };
+    if key.value.expose().trim().chars().count() < defaults::SALT_KEY_CHARS_MIN {
+        let what = format!("the salt key has fewer than {} characters", defaults::SALT_KEY_CHARS_MIN);
+        let remedy = "Make one with `openssl rand -hex 32`, keep it, and give it to every replica";
+        variables.findings.problem(&key.at, what, remedy);
+        return Err(Told);
+    }
+    Ok(Some(key.value))
 }
 
 fn check_master_key(key: &Text, findings: &mut Findings) -> Option<()> {

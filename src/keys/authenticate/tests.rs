@@ -10,7 +10,12 @@ const VIRTUAL: &str = "sk-virtual-0123456789";
 const NOW_MS: u64 = 1_800_000_000_000;
 
 fn access(master_key: Option<&str>) -> Access {
-    Access { master_key: master_key.map(Secret::new), allow_anonymous: false, require_auth_for_metrics: true }
+    Access {
+        master_key: master_key.map(Secret::new),
+        salt_key: None,
+        allow_anonymous: false,
+        require_auth_for_metrics: true,
+    }
 }
 
 fn with_directory() -> (Arc<MemoryDirectory>, Authenticator) {

@@ -140,6 +140,13 @@ impl Stand {
         Proxy::start(Start { config: Some(&self.config), variables, ..Start::default() })
     }
 
+    /// Another value of a variable, for proxies that start from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        for (_, old) in self.variables.iter_mut().filter(|(known, _)| *known == name) {
+            value.clone_into(old);
+        }
+    }
+
     pub fn proxy(&self) -> &Proxy {
         &self.proxies[0]
     }

@@ -1,5 +1,5 @@
 //! InvokeModelWithBidirectionalStream: a conversation in which each input is sent when the answer to the one before it
-//! is here. Request and answer are open at once, which takes HTTP/2: the SDK speaks it over TLS, not to http:// URLs.
+//! is here. Request and answer are open at once, over HTTP/2 with TLS and over HTTP/1.1 to http:// URLs.
 
 use aws_sdk_bedrockruntime::Client;
 use aws_sdk_bedrockruntime::primitives::Blob;

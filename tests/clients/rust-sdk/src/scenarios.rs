@@ -137,7 +137,7 @@ pub async fn agent(client: &aws_sdk_bedrockagentruntime::Client) -> Value {
             Ok(Some(event)) => {
                 heard.events += 1;
                 if let AgentEvent::Chunk(part) = event {
-                    let bytes = part.bytes.map(|bytes| bytes.into_inner()).unwrap_or_default();
+                    let bytes = part.bytes.map(Blob::into_inner).unwrap_or_default();
                     heard.text.push_str(&String::from_utf8_lossy(&bytes));
                 }
             }
