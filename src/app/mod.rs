@@ -113,13 +113,13 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let secure = listen.tls.map(|tls| tls::listener(tls, Arc::clone(&metrics))).transpose().map_err(StartError::Tls)?;
     let (recorder, writer) = Recorder::start(&request_log).map_err(StartError::RequestLog)?;
     let credentials = Arc::new(credentials(&deployments, &direct, &endpoints));
-    let fleet = Fleet::new(&deployments, &direct, &endpoints, &credentials, limits.upstream_idle_timeout)
-        .map(Arc::new)
-        .map_err(StartError::Fleet)?;
+    let fleet = Fleet::new(&deployments, &direct, &endpoints, &credentials, limits.upstream_idle_timeout);
+    let fleet = Arc::new(fleet.map_err(StartError::Fleet)?);
     let profiles = Arc::new(Profiles::new(&fleet, endpoints.clone(), Arc::clone(&price_book), Arc::clone(&metrics)));
     let bank = store.map(|store| Bank::open(&store, &budgets, &metrics)).transpose()?;
     let authenticator = Arc::new(Authenticator::new(&access, bank.as_ref().map(|bank| Arc::clone(&bank.register))));
-    let draining = Arc::new(AtomicBool::new(false));
+    let stop =
+        Stop { draining: Arc::default(), metrics: Arc::clone(&metrics), shutdown_timeout: limits.shutdown_timeout };
     let status = Status {
         authenticator: Arc::clone(&authenticator),
         fleet: Arc::clone(&fleet),
@@ -127,7 +127,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         price_book: Arc::clone(&price_book),
         metrics: Arc::clone(&metrics),
         require_auth_for_metrics: access.require_auth_for_metrics,
-        draining: Arc::clone(&draining),
+        draining: Arc::clone(&stop.draining),
     };
     let named_budgets = Arc::new(NamedBudgets::new(budgets.metric_names_max));
     let own = Own {
@@ -136,7 +136,6 @@ pub fn run(config: Config) -> Result<(), StartError> {
         ledger: bank.as_ref().map(|bank| Arc::clone(&bank.ledger)),
         pages: Pages { status, stored: bank.as_ref().map(|bank| stored(bank, &authenticator, &budgets)) },
     };
-    let shutdown_timeout = limits.shutdown_timeout;
     let edge = Edge::new(&limits);
     let gateway = Gateway::new(Parts {
         authenticator,
@@ -148,7 +147,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         allow_unlisted_models: direct.allow_unlisted_models,
         price_book,
         operation_prices,
-        metrics: Arc::clone(&metrics),
+        metrics,
         recorder,
         accounts: bank.as_ref().map(Bank::accounts),
         named_budgets,
@@ -156,7 +155,6 @@ pub fn run(config: Config) -> Result<(), StartError> {
         local: Box::new(own),
     });
 
-    let stop = Stop { draining, metrics, shutdown_timeout };
     serve(conf, addresses, secure, edge, gateway, Refresh { credentials, fleet, profiles }, stop);
     if let Some(bank) = bank {
         bank.close();

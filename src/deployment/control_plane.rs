@@ -37,6 +37,8 @@ const LABEL: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove
 pub enum LookupError {
     /// AWS knows an ARN in its own region only, and the deployment calls another.
     OtherRegion,
+    /// AWS was not asked, because too many questions were waiting.
+    Busy,
     Credentials(String),
     /// An error of AWS.
     Refused {
@@ -49,11 +51,18 @@ pub enum LookupError {
 }
 
 impl LookupError {
+    /// Whether it may work when it is tried again.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Busy | Self::Unreachable(_))
+    }
+
     /// A stable word for labels.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::OtherRegion => "other_region",
+            Self::Busy => "busy",
             Self::Credentials(_) => "credentials",
             Self::Refused { .. } => "refused",
             Self::Unreachable(_) => "unreachable",
@@ -65,7 +74,7 @@ impl LookupError {
     #[must_use]
     pub fn detail(&self) -> &str {
         match self {
-            Self::OtherRegion => "",
+            Self::OtherRegion | Self::Busy => "",
             Self::Refused { message: text, .. }
             | Self::Credentials(text)
             | Self::Unreachable(text)
@@ -78,6 +87,7 @@ impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherRegion => f.write_str("its ARN is of another region than the one that is called"),
+            Self::Busy => f.write_str("too many other profiles were being looked up"),
             Self::Credentials(_) => f.write_str("there are no usable AWS credentials"),
             Self::Refused { error_type, .. } => write!(f, "AWS answered {error_type}"),
             Self::Unreachable(_) => f.write_str("AWS's control plane did not answer"),
@@ -264,13 +274,14 @@ mod tests {
         let secret = || "arn:aws:iam::123456789012:role/internal".to_owned();
         for error in [
             LookupError::OtherRegion,
+            LookupError::Busy,
             LookupError::Credentials(secret()),
             LookupError::Refused { error_type: "AccessDeniedException".to_owned(), message: secret() },
             LookupError::Unreachable(secret()),
             LookupError::Unusable(secret()),
         ] {
             assert!(!error.to_string().contains("123456789012"), "{error}");
-            assert_eq!(error.detail().is_empty(), error == LookupError::OtherRegion);
+            assert_eq!(error.detail().is_empty(), matches!(error, LookupError::OtherRegion | LookupError::Busy));
         }
     }
 

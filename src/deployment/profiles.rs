@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 use tokio::task::JoinHandle;
@@ -35,6 +36,8 @@ const BACKOFF: Duration = Duration::from_secs(30);
 const NAMED_MAX: usize = 1_000;
 /// Questions at a time; AWS allows an account few of them a second.
 const QUESTIONS_MAX: usize = 4;
+/// How long a question waits for its turn; the rest of [`TIMEOUT`] is AWS's.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A profile, called in one way: a deployment of the list, or by its ARN.
 #[derive(Debug)]
@@ -101,7 +104,10 @@ impl Profiles {
 
     /// Asks for the profiles of all listed deployments, so that no request has to wait for it.
     pub async fn look_up_listed(self: &Arc<Self>) {
-        drop(join_all(self.listed.values().map(|profile| self.target(Arc::clone(profile)))).await);
+        // No more at once than may ask: whoever waits for long is not asked for.
+        stream::iter(self.listed.values())
+            .for_each_concurrent(QUESTIONS_MAX, |profile| async { drop(self.target(Arc::clone(profile)).await) })
+            .await;
     }
 
     /// A listed target with its base model, if it has one and it is known. Asks nothing.
@@ -169,7 +175,7 @@ impl Profiles {
                 match profile.known(Instant::now()) {
                     Known::Target(target) | Known::Old(target) => Ok(target),
                     Known::Failed(why) => Err(why),
-                    Known::Nothing => Err(LookupError::Unreachable("the look-up has just run out".to_owned())),
+                    Known::Nothing => Err(LookupError::Busy),
                 }
             }
         }
@@ -194,8 +200,8 @@ impl Profiles {
         if arn_region(&profile.arn) != Some(region) {
             return Err(LookupError::OtherRegion);
         }
-        let turn = Arc::clone(&self.questions).acquire_owned().await;
-        let turn = turn.map_err(|closed| LookupError::Unreachable(closed.to_string()))?;
+        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.questions).acquire_owned()).await;
+        let turn = turn.map_err(|_| LookupError::Busy)?.map_err(|_| LookupError::Busy)?;
         let source = target.bearer.as_ref().unwrap_or(&target.credentials);
         let models = self.control_plane.models(&profile.arn, region, source, turn).await?;
         let listed: Vec<&str> = models.iter().map(String::as_str).collect();
@@ -238,7 +244,14 @@ impl Profile {
                 self.found.store(Some(Arc::new(Found { target: Arc::new(target), at: Instant::now() })));
                 self.failure.store(None);
             }
+            // Nothing was learnt of the profile: whoever comes next asks.
+            Err(LookupError::Busy) => {}
             Err(why) => {
+                if why == LookupError::OtherRegion && self.target.model_id.is_none() {
+                    // A client can make up any number of them: they are not worth a line each.
+                    tracing::debug!(arn, "{why}");
+                    return self.failure.store(Some(Arc::new(Failure { why, at: Instant::now() })));
+                }
                 let stands =
                     if self.found.load().is_some() { "its last answer stays in use" } else { "it has no price" };
                 tracing::warn!(

@@ -286,11 +286,12 @@ impl Authenticator {
         self.master_sha256.as_ref().is_some_and(|master| bool::from(sent.ct_eq(master)))
     }
 
-    /// Proves the caller of a request that need not be signed. `header` gives the first value of a header by its
+    /// Both halves, for tests: proves the caller of a request that need not be signed. `header` gives the first value of a header by its
     /// lower-case name, `now_ms` is the time of the store's clock in Unix milliseconds.
     ///
     /// # Errors
     /// [`Denied`] when a key is needed and none, or one that is not valid, was sent.
+    #[cfg(test)]
     pub async fn authenticate<'a>(
         &self,
         now_ms: u64,
@@ -300,7 +301,7 @@ impl Authenticator {
         self.prove(presented, now_ms).await?.without_signature()
     }
 
-    /// The first half of [`Self::authenticate`], for callers that cannot keep the headers until the store has answered.
+    /// What a request presents, before the store is asked: the headers need not be kept until it has answered.
     /// `query` may be a presigned one.
     ///
     /// # Errors

@@ -3,13 +3,13 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
-use super::body::{self, RequestBody};
+use super::body::{self, RequestBody, Sender};
 use super::booking::{self, Asked, Attribution, not_allowed};
 use super::call::{self, BodyMember, Call, ModelPlace};
 use super::context::{Admitted, RequestContext, Stage};
@@ -46,8 +46,7 @@ pub(super) async fn admit(
     ctx: &mut RequestContext,
 ) -> Result<Admission, Failure> {
     let downstream = session.as_downstream_mut();
-    // A client that stops reading its answer is let go; a refusal too is an answer.
-    downstream.set_write_timeout(Some(gateway.limits.client_idle_timeout));
+    bound_patience(downstream, gateway.limits.client_idle_timeout);
     check_head(gateway, downstream)?;
     body::check_framing(downstream)?;
     let target = raw_target(downstream)?;
@@ -87,7 +86,7 @@ pub(super) async fn admit(
     let mut body = if bidirectional {
         RequestBody::streamed()
     } else {
-        body::read(downstream, &gateway.limits, &gateway.room).await?
+        body::read(downstream, &gateway.limits, &gateway.room, Sender::of(&identity)).await?
     };
     let read = Instant::now();
     ctx.record.request_bytes = body.bytes;
@@ -101,6 +100,7 @@ pub(super) async fn admit(
             let payload = Payload::Sha256(&body.sha256);
             let request = Signable { path, query, operation: route.operation, payload };
             let (caller, _) = identify::verify(gateway, downstream, *signed, &request)?;
+            body.is_proven();
             enter(ctx, &caller, &Found::Route(route), path)?;
             caller
         }
@@ -207,13 +207,28 @@ async fn own(
     let downstream = session.as_downstream_mut();
     let limits =
         Limits { body_bytes_max: gateway.limits.body_bytes_max.min(OWN_BODY_BYTES_MAX), ..gateway.limits.clone() };
-    let body = body::read(downstream, &limits, &gateway.room).await?.contiguous();
+    // Who proves nothing is refused whatever he sends, and must not fill the room with it.
+    let body = match identify::identify(gateway, downstream, "").await {
+        Ok(Identity::Known(_)) => body::read(downstream, &limits, &gateway.room, Sender::Proven).await?.contiguous(),
+        Ok(Identity::Signed(_)) | Err(_) => Bytes::new(),
+    };
     let header = downstream.req_header();
     let request =
         LocalRequest { method: header.method.to_string(), path, query, headers: header.headers.clone(), body };
     let answer = gateway.local.answer(request).await;
     respond::local(session, ctx, answer).await;
     Ok(Admission::Answered)
+}
+
+/// A client that stops reading its answer is let go; a refusal too is an answer. So is an HTTP/1.1 client that keeps the
+/// connection and sends no further request: Pingora would wait for it without end. A quarter is added, so that a load
+/// balancer with the same timeout ends first: one that sends into a closing connection answers 502.
+fn bound_patience(session: &mut ServerSession, idle: Duration) {
+    session.set_write_timeout(Some(idle));
+    if session.get_keepalive().is_some() {
+        // Zero would mean for ever.
+        session.set_keepalive(Some(idle.saturating_add(idle / 4).as_secs().max(1)));
+    }
 }
 
 /// Bounds on the head, and what no request to Bedrock needs.

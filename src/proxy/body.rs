@@ -16,6 +16,7 @@ use crate::aws::error_body::ErrorType;
 use crate::aws::sigv4::{HexDigest, PayloadHasher};
 use crate::config::Limits;
 use crate::error::{Failure, Fault};
+use crate::keys::authenticate::Identity;
 use crate::telemetry::metrics::Metrics;
 
 /// A request body, complete.
@@ -25,13 +26,34 @@ pub(super) struct RequestBody {
     pub bytes: usize,
     pub sha256: HexDigest,
     /// Gives the room in memory back when the request ends.
-    _room: Option<Held>,
+    room: Option<Held>,
 }
+
+/// Whether it is known who sends a body, before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    Proven,
+    /// The body itself has to be read first.
+    Unproven,
+}
+
+impl Sender {
+    pub(super) const fn of(identity: &Identity) -> Self {
+        match identity {
+            Identity::Known(_) => Self::Proven,
+            Identity::Signed(_) => Self::Unproven,
+        }
+    }
+}
+
+/// Who has proven nothing gets a quarter of the room, so that he cannot keep all others out.
+const UNPROVEN_SHARE: usize = 4;
 
 /// The memory that bodies may take together, counted in KiB.
 #[derive(Debug)]
 pub(super) struct Room {
     kibibytes: Arc<Semaphore>,
+    unproven_kibibytes: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -39,6 +61,8 @@ pub(super) struct Room {
 #[derive(Debug)]
 struct Held {
     permit: OwnedSemaphorePermit,
+    /// As much of the share of unproven senders, until one is proven.
+    unproven: Option<OwnedSemaphorePermit>,
     metrics: Arc<Metrics>,
 }
 
@@ -49,29 +73,46 @@ impl Drop for Held {
 }
 
 impl Room {
-    pub(super) fn new(bytes_max: usize, metrics: Arc<Metrics>) -> Self {
-        Self { kibibytes: Arc::new(Semaphore::new((bytes_max / 1024).min(Semaphore::MAX_PERMITS))), metrics }
+    pub(super) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
+        let room = |bytes: usize| Arc::new(Semaphore::new((bytes / 1024).min(Semaphore::MAX_PERMITS)));
+        let all = limits.buffered_bytes_max;
+        // One body of any size that is allowed has to fit.
+        let unproven = (all / UNPROVEN_SHARE).max(limits.body_bytes_max);
+        Self { kibibytes: room(all), unproven_kibibytes: room(unproven), metrics }
     }
 
     /// Makes `held` larger by `bytes`; `None` when there is no room left.
-    fn take(&self, held: Option<Held>, bytes: usize) -> Option<Held> {
+    fn take(&self, held: Option<Held>, bytes: usize, sender: Sender) -> Option<Held> {
         let kibibytes = u32::try_from(bytes.div_ceil(1024)).ok()?;
-        let more = Arc::clone(&self.kibibytes).try_acquire_many_owned(kibibytes).ok()?;
-        self.metrics.body_kibibytes_held(more.num_permits());
-        Some(match held {
-            Some(mut held) => {
-                held.permit.merge(more);
-                held
-            }
-            None => Held { permit: more, metrics: Arc::clone(&self.metrics) },
-        })
+        let of = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(kibibytes).ok();
+        let unproven = match sender {
+            Sender::Proven => None,
+            Sender::Unproven => Some(of(&self.unproven_kibibytes)?),
+        };
+        let permit = of(&self.kibibytes)?;
+        self.metrics.body_kibibytes_held(permit.num_permits());
+        let Some(mut held) = held else {
+            return Some(Held { permit, unproven, metrics: Arc::clone(&self.metrics) });
+        };
+        held.permit.merge(permit);
+        if let (Some(all), Some(more)) = (&mut held.unproven, unproven) {
+            all.merge(more);
+        }
+        Some(held)
     }
 }
 
 impl RequestBody {
     /// The body of a bidirectional stream: it passes by, frame by frame, and is never here.
     pub(super) fn streamed() -> Self {
-        Self { chunks: Vec::new(), bytes: 0, sha256: PayloadHasher::new().finish_hex(), _room: None }
+        Self { chunks: Vec::new(), bytes: 0, sha256: PayloadHasher::new().finish_hex(), room: None }
+    }
+
+    /// Its sender is known now: the body takes no more of the share of those who are not.
+    pub(super) fn is_proven(&mut self) {
+        if let Some(held) = &mut self.room {
+            held.unproven = None;
+        }
     }
 
     /// The body as one slice; joins the chunks only where there are several.
@@ -101,14 +142,19 @@ impl RequestBody {
 ///
 /// # Errors
 /// A [`Failure`] that says what was wrong with the body: too large, too slow, shorter than announced.
-pub(super) async fn read(session: &mut ServerSession, limits: &Limits, room: &Room) -> Result<RequestBody, Failure> {
+pub(super) async fn read(
+    session: &mut ServerSession,
+    limits: &Limits,
+    room: &Room,
+    sender: Sender,
+) -> Result<RequestBody, Failure> {
     let announced = announced_length(session)?;
     if announced.is_some_and(|length| length > limits.body_bytes_max) {
         return Err(too_large(limits));
     }
     let mut held = match announced {
         Some(0) | None => None,
-        Some(length) => Some(room.take(None, length).ok_or_else(no_room)?),
+        Some(length) => Some(room.take(None, length, sender).ok_or_else(no_room)?),
     };
     if expects_continue(session) {
         // Pingora takes the 100 for an answer before the body's end, after which it would close the connection.
@@ -130,7 +176,7 @@ pub(super) async fn read(session: &mut ServerSession, limits: &Limits, room: &Ro
             return Err(too_large(limits));
         }
         if announced.is_none() {
-            held = Some(room.take(held, chunk.len()).ok_or_else(no_room)?);
+            held = Some(room.take(held, chunk.len(), sender).ok_or_else(no_room)?);
         }
         hasher.update(&chunk);
         chunks.push(chunk);
@@ -146,7 +192,7 @@ pub(super) async fn read(session: &mut ServerSession, limits: &Limits, room: &Ro
             ),
         ));
     }
-    Ok(RequestBody { chunks, bytes, sha256: hasher.finish_hex(), _room: held })
+    Ok(RequestBody { chunks, bytes, sha256: hasher.finish_hex(), room: held })
 }
 
 async fn next_chunk(

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pingora_core::protocols::http::ServerSession;
 
@@ -210,6 +211,14 @@ fn price<'g>(gateway: &'g Gateway, target: &'g Target, question: &Question<'_>) 
 
 fn unpriced_model(lookup_failure: Option<&LookupError>) -> Failure {
     let message = match lookup_failure {
+        Some(why) if why.may_pass() => {
+            let message = format!(
+                "The model behind this inference profile is not known yet, because {why}, and a key with a budget may \
+                 not call it without a price. Try again in a moment."
+            );
+            return Failure::upstream("profile_lookup", ErrorType::ServiceUnavailable, message)
+                .with(|response| response.retry_after(Duration::from_secs(1)));
+        }
         None => "This model has no price, so a key with a budget may not call it. Have the operator set its prices in \
                  model_info, or general_settings.unpriced: allow."
             .to_owned(),

@@ -59,6 +59,9 @@ pub(super) fn verify(
             headers.push(("host", authority));
         }
     }
+    // Who adds one of these says whose money is spent, and under which rules.
+    let attribution = gateway.budgets.end_user_headers.iter().chain(&gateway.budgets.tag_headers).map(String::as_str);
+    let headers_read: Vec<&str> = request.operation.request_headers.iter().copied().chain(attribution).collect();
     let received = ReceivedRequest {
         method: head.method.as_str(),
         path: request.path,
@@ -66,7 +69,7 @@ pub(super) fn verify(
         headers: &headers,
         payload: request.payload,
         service: request.operation.service.signing_name(),
-        modelled_headers: request.operation.request_headers,
+        headers_read: &headers_read,
     };
     let access_key_id = signed.access_key_id().to_owned();
     gateway.authenticator.verify(signed, &received).map_err(|denied| not_proven(&denied, &access_key_id))

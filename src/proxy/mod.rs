@@ -136,7 +136,7 @@ impl Gateway {
             register,
             ledger,
             budgets: parts.budgets,
-            room: body::Room::new(parts.limits.buffered_bytes_max, Arc::clone(&parts.metrics)),
+            room: body::Room::new(&parts.limits, Arc::clone(&parts.metrics)),
             signer: Signer::new(),
             authenticator: parts.authenticator,
             fleet: parts.fleet,

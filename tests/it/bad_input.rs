@@ -522,6 +522,17 @@ async fn a_client_that_stops_reading_is_given_up() {
     rig.proxy.assert_serves(CLAUDE).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_without_a_further_request_is_closed() {
+    let rig = Rig::with(&[], "general_settings:\n  client_idle_timeout: 0.5\n").await;
+    let mut raw = Raw::open(rig.proxy.address).await;
+    for _ in 0..2 {
+        assert!(raw.write("GET /health/liveliness HTTP/1.1\r\nHost: proxy.test\r\n\r\n").await);
+        assert_eq!(raw.answer().await.map(|answer| answer.status), Some(200));
+    }
+    assert_eq!(raw.end().await, End::Closed);
+}
+
 /// Random bytes in every place, many times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn noise_never_stops_the_proxy() {

@@ -21,7 +21,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Answer, Asked, Entry, Http, Key, Plan, Stand, Store, call, converse, frame_header, frames, on_both_stores, whole,
+    Answer, Asked, Entry, Http, Key, Plan, Raw, Stand, Store, call, converse, eventually, frame_header, frames,
+    on_both_stores, whole,
 };
 
 on_both_stores! {
@@ -201,6 +202,8 @@ async fn what_was_changed_on_the_way_is_refused_and_goes_nowhere() {
         ("body", other_body, mismatch),
         ("header", header("x-amzn-bedrock-trace", "DISABLED"), mismatch),
         ("added header", right.clone().with("x-amzn-bedrock-guardrailidentifier", "g"), "signature_incomplete"),
+        ("end user", right.clone().with("x-dheera-ai-end-user-id", "another"), "signature_incomplete"),
+        ("tags", right.clone().with("x-litellm-tags", "another"), "signature_incomplete"),
         ("date", header("x-amz-date", "20200101T000000Z"), "signature_malformed"),
         (
             "form",
@@ -232,6 +235,35 @@ async fn what_was_changed_on_the_way_is_refused_and_goes_nowhere() {
     assert!(page.json()["message"].as_str().unwrap().contains("Send the key itself"), "{page:?}");
     stand.post("/key/block", &json!({ "key": pair.key.id })).await;
     refused(&stand, "blocked", &signed(&pair, &asked(), How::Header), "key_blocked").await;
+}
+
+/// Who knows no more than an id could sign nothing, and may take a quarter of the room for bodies; who knows nothing gets
+/// none of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_keeps_others_out_with_bodies_that_never_come() {
+    let mut plan = Plan::new(Store::Embedded);
+    plan.variables.push(("DHEERA_AI_SALT_KEY", SALT_KEY.to_owned()));
+    plan.rest = "general_settings:\n  max_request_size_mb: 1\n  max_buffered_size_mb: 8\n";
+    let stand = plan.start().await;
+    let pair = make(&stand, json!({})).await;
+    let mut forged = signed(&pair, &asked(), How::Header);
+    forged.headers.retain(|(name, _)| name != "host");
+    let heads: String = forged.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let rest = "Host: proxy.test\r\nContent-Length: 1000000\r\n";
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        let mut unknown = Raw::open(stand.proxy().address).await;
+        assert!(unknown.write(format!("POST /key/generate HTTP/1.1\r\n{rest}\r\n")).await);
+        assert_eq!(unknown.answer().await.map(|answer| answer.status), Some(403));
+        let mut unproven = Raw::open(stand.proxy().address).await;
+        assert!(unproven.write(format!("POST {} HTTP/1.1\r\n{heads}{rest}\r\n", forged.path)).await);
+        silent.push((unknown, unproven));
+    }
+    // Two bodies fit into a quarter of the room.
+    let full = |record: &Value| record["reason"] == "buffer_full";
+    let refused = || (stand.proxy().records().into_iter().filter(full).count() == 8).then_some(());
+    eventually("eight refusals", refused).await;
+    assert_eq!(stand.call(&pair.key, &asked()).await.status, 200);
 }
 
 fn copy(pair: &Pair) -> Pair {

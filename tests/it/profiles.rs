@@ -120,6 +120,15 @@ async fn without_an_answer_of_aws_a_budget_refuses_and_says_what_to_do() {
         assert!(!message.contains("internal-canary"), "{message}");
         assert_eq!(stand.proxy().record(answer.call_id()).await["reason"], "unpriced_model");
     }
+    // What may pass is to be tried again.
+    stand
+        .simulator
+        .behave(rules(&json!([{ "match": { "operation": "GetInferenceProfile" }, "fault": { "kind": "reset" } }])));
+    let answer = stand.call(&key, &converse(&format!("{ARN}6"), &messages())).await;
+    answer.assert_error(503, "ServiceUnavailableException");
+    assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    assert_eq!(stand.proxy().record(answer.call_id()).await["reason"], "profile_lookup");
+    stand.simulator.behave(rules(&json!([refused()])));
     // A key without a limit is served, and its call has no price.
     let free = stand.key(&json!({})).await;
     let answer = stand.call(&free, &named).await;

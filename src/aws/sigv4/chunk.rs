@@ -193,7 +193,7 @@ mod tests {
             headers: &headers,
             payload: Payload::SignedFrames,
             service: text("service"),
-            modelled_headers: &[],
+            headers_read: &[],
         };
         let verifier = claim.verify(Arc::new(key), &request).unwrap().chunks();
         (verifier, capture["frames"].as_array().unwrap().iter().map(|frame| bytes(frame.as_str().unwrap())).collect())

@@ -158,7 +158,13 @@ fn salt_key(general: &RawGeneral, variables: &mut Variables<'_>) -> Result<Optio
         found = found.or(set);
     }
     let Some(key) = found else { return Ok(None) };
-    if key.value.expose().trim().chars().count() < defaults::SALT_KEY_CHARS_MIN {
+    if !key.value.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+        let what = "the salt key holds white space or characters other than ASCII";
+        let remedy = "Copy it again without line breaks: every replica needs the very same";
+        variables.findings.problem(&key.at, what, remedy);
+        return Err(Told);
+    }
+    if key.value.expose().len() < defaults::SALT_KEY_CHARS_MIN {
         let what = format!("the salt key has fewer than {} characters", defaults::SALT_KEY_CHARS_MIN);
         let remedy = "Make one with `openssl rand -hex 32`, keep it, and give it to every replica";
         variables.findings.problem(&key.at, what, remedy);

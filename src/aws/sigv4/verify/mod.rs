@@ -11,7 +11,10 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
 use super::chunk::ChunkVerifier;
-use super::{SCOPE_END, STREAMING_EVENTS_PAYLOAD, Scope, SignableRequest, SigningKey, SigningTime, canonical};
+use super::{
+    EMPTY_PAYLOAD_SHA256, SCOPE_END, STREAMING_EVENTS_PAYLOAD, Scope, SignableRequest, SigningKey, SigningTime,
+    canonical,
+};
 
 mod claim;
 mod error;
@@ -30,7 +33,7 @@ const AUTHORITY: &str = ":authority";
 /// What begins like this and goes upstream steers the model, its guardrail or its price.
 const PREFIXES_SIGNED: [&str; 3] = ["x-amz-", "x-amzn-bedrock-", "anthropic-"];
 
-/// Modelled by operations, and yet left unsigned by SDKs and tools that AWS serves: the AWS SDK for PHP never signs the
+/// Read by operations, and yet left unsigned by SDKs and tools that AWS serves: the AWS SDK for PHP never signs the
 /// content type, curl sends an `Accept` of its own, and tracing adds its headers behind the signer.
 const MAY_BE_UNSIGNED: [&str; 6] =
     ["accept", "baggage", "content-type", "traceparent", "tracestate", "x-amzn-trace-id"];
@@ -49,8 +52,8 @@ pub struct ReceivedRequest<'a> {
     pub payload: Payload<'a>,
     /// The name the service signs with, `bedrock`.
     pub service: &'a str,
-    /// Headers that the operation models: they have to be signed when they are present.
-    pub modelled_headers: &'a [&'a str],
+    /// Headers that the operation models or the proxy reads: they have to be signed when they are present.
+    pub headers_read: &'a [&'a str],
 }
 
 /// What is known of the body.
@@ -142,7 +145,7 @@ impl Claim {
         }
         let uncovered = request.headers.iter().find(|(name, _)| {
             let matters = PREFIXES_SIGNED.iter().any(|prefix| name.starts_with(prefix))
-                || (request.modelled_headers.contains(name) && !MAY_BE_UNSIGNED.contains(name));
+                || (request.headers_read.contains(name) && !MAY_BE_UNSIGNED.contains(name));
             matters && !self.signs(name)
         });
         match uncovered {
@@ -169,7 +172,10 @@ impl Claim {
         }
         match (request.payload, declared) {
             (Payload::SignedFrames, Some(STREAMING_EVENTS_PAYLOAD)) => Ok(STREAMING_EVENTS_PAYLOAD),
-            (Payload::SignedFrames, _) => Err(SignatureError::FramesNotSigned),
+            // The AWS SDK for Rust says nothing of the body and signs an empty one (aws-sdk-bedrockruntime 1.153.0); its
+            // frames are signed as all others.
+            (Payload::SignedFrames, None) => Ok(EMPTY_PAYLOAD_SHA256),
+            (Payload::SignedFrames, Some(_)) => Err(SignatureError::FramesNotSigned),
             (Payload::Sha256(_), Some(UNSIGNED_PAYLOAD)) => Ok(UNSIGNED_PAYLOAD),
             (Payload::Sha256(actual), None) => Ok(actual),
             (Payload::Sha256(actual), Some(declared)) if declared == actual => Ok(actual),

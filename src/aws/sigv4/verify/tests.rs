@@ -66,7 +66,7 @@ impl Sent {
             headers: &headers,
             payload: Payload::Sha256(&sha256),
             service: "bedrock",
-            modelled_headers: &["accept", "mcp-session-id"],
+            headers_read: &["accept", "mcp-session-id"],
         };
         claim.verify(key, &request)
     }
@@ -316,7 +316,7 @@ fn the_signing_test_suite_of_aws_is_verified() {
             headers: &lower,
             payload: Payload::Sha256(&sha256),
             service: text("service"),
-            modelled_headers: &[],
+            headers_read: &[],
         };
         let secret = Secret::new(text("secret_access_key"));
         let key = Arc::new(SigningKey::derive(&secret, claim.day(), claim.scope()));
@@ -424,7 +424,7 @@ fn the_declared_hash_is_that_of_the_body_or_a_word_that_is_allowed() {
         ("UNSIGNED-PAYLOAD", None),
         (STREAMING_EVENTS_PAYLOAD, Some(SignatureError::PayloadMismatch)),
         ("STREAMING-UNSIGNED-PAYLOAD-TRAILER", Some(SignatureError::PayloadMismatch)),
-        (crate::aws::sigv4::EMPTY_PAYLOAD_SHA256, Some(SignatureError::PayloadMismatch)),
+        (EMPTY_PAYLOAD_SHA256, Some(SignatureError::PayloadMismatch)),
         ("", Some(SignatureError::PayloadMismatch)),
     ] {
         assert_eq!(signed_with(&[host, (CONTENT_SHA256, declared)], declared).refusal(), expected, "{declared}");
@@ -511,7 +511,13 @@ fn a_stream_needs_signed_frames_and_only_a_stream_has_them() {
     let sent =
         signed_with(&[("host", HOST_SENT), (CONTENT_SHA256, STREAMING_EVENTS_PAYLOAD)], STREAMING_EVENTS_PAYLOAD);
     let unsigned = signed_with(&[("host", HOST_SENT), (CONTENT_SHA256, UNSIGNED_PAYLOAD)], UNSIGNED_PAYLOAD);
-    for (sent, expected) in [(sent, None), (unsigned, Some(SignatureError::FramesNotSigned))] {
+    let silent = |payload| signed_with(&[("host", HOST_SENT)], payload);
+    for (sent, expected) in [
+        (sent, None),
+        (silent(EMPTY_PAYLOAD_SHA256), None),
+        (silent(UNSIGNED_PAYLOAD), Some(SignatureError::Mismatch)),
+        (unsigned, Some(SignatureError::FramesNotSigned)),
+    ] {
         let text = |name: &str| {
             let (_, value) = sent.headers.iter().find(|(sent, _)| sent == name).unwrap();
             std::str::from_utf8(value).unwrap()
@@ -526,7 +532,7 @@ fn a_stream_needs_signed_frames_and_only_a_stream_has_them() {
             headers: &headers,
             payload: Payload::SignedFrames,
             service: "bedrock",
-            modelled_headers: &[],
+            headers_read: &[],
         };
         assert_eq!(claim.verify(Arc::clone(&key), &request).err(), expected);
         let other = ReceivedRequest { service: "bedrock-agentcore", ..request };

@@ -20,6 +20,7 @@ fn a_salt_key_comes_from_one_place_and_is_long_enough() {
     for (text, variables, what) in [
         ("", vec![("DHEERA_AI_SALT_KEY", "canary")], "fewer than 16 characters"),
         ("general_settings: {salt_key: canary}\n", vec![], "fewer than 16 characters"),
+        ("", vec![("DHEERA_AI_SALT_KEY", "canary-0123456789\n")], "white space"),
         (written.as_str(), vec![("DHEERA_AI_SALT_KEY", "canary-0123456789")], "differs"),
         ("", vec![("DHEERA_AI_SALT_KEY", KEY), ("LITELLM_SALT_KEY", "canary-0123456789")], "differs"),
     ] {
