@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use pingora_core::connectors::ConnectorOptions;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
@@ -38,7 +39,7 @@ use crate::proxy::{Gateway, NamedBudgets, Parts};
 use crate::store::StoreError;
 use crate::store::embedded;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::request_record::Recorder;
+use crate::telemetry::request_record::{Recorder, Writer};
 
 /// Kept connections to upstreams, over all hosts. Pingora's own 128 would close most of them under load.
 const UPSTREAM_CONNECTIONS_KEPT: usize = 4096;
@@ -153,16 +154,22 @@ pub fn run(config: Config) -> Result<(), StartError> {
         named_budgets,
         budgets,
         local: Box::new(own),
+        connector: ConnectorOptions::from_server_conf(&conf),
     });
 
     serve(conf, addresses, secure, edge, gateway, Refresh { credentials, fleet, profiles }, stop);
+    close(bank, writer);
+    Ok(())
+}
+
+/// Waits until everything is written down.
+fn close(bank: Option<Bank>, writer: Option<Writer>) {
     if let Some(bank) = bank {
         bank.close();
     }
     if let Some(writer) = writer {
         writer.stop();
     }
-    Ok(())
 }
 
 /// Every credential source that the configuration names.

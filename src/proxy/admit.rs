@@ -14,7 +14,8 @@ use super::booking::{self, Asked, Attribution, not_allowed};
 use super::call::{self, BodyMember, Call, ModelPlace};
 use super::context::{Admitted, RequestContext, Stage};
 use super::identify::{self, Signable};
-use super::replay::{Body, Shared, Slot};
+use super::replay::Slot;
+use super::shared::Shared;
 use super::{Gateway, LocalRequest, reserve, respond, sign};
 use crate::aws::endpoint;
 use crate::aws::error_body::ErrorType;
@@ -38,6 +39,8 @@ pub(super) enum Admission {
     Answered,
     /// It goes to a deployment.
     Proceed,
+    /// It goes to a deployment while it is still being sent.
+    Converse,
 }
 
 pub(super) async fn admit(
@@ -115,7 +118,7 @@ pub(super) async fn admit(
     body::check_still_wanted(downstream)?;
     let resolved = Resolved { caller, call, group, model_id, body, read, frames };
     afford(gateway, session, ctx, resolved).await?;
-    Ok(Admission::Proceed)
+    Ok(if bidirectional { Admission::Converse } else { Admission::Proceed })
 }
 
 /// A request whose caller may make it, as far as rules go.
@@ -129,7 +132,7 @@ struct Resolved {
     frames: Option<ChunkVerifier>,
 }
 
-/// Sets money aside for the request and puts the replaying session in its place.
+/// Sets money aside for the request and, where it has been read, puts the replaying session in its place.
 async fn afford(
     gateway: &Gateway,
     session: &mut Session,
@@ -172,14 +175,13 @@ async fn afford(
     if let Some(booking) = &mut booking {
         reserve::reserve(gateway, booking, &shared).await?;
     }
-    let bidirectional = call.operation.streaming == Streaming::Bidirectional;
-    let passing = if bidirectional { Body::Live } else { Body::Replay(body.chunks.clone(), 0) };
-    ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), passing, Arc::clone(&shared)));
+    if call.operation.streaming != Streaming::Bidirectional {
+        ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), body.chunks.clone(), Arc::clone(&shared)));
+    }
     ctx.stage = Stage::Admitted(Box::new(Admitted {
         call_id: ctx.call_id,
         body,
-        // What has been streamed cannot be sent again.
-        attempts_max: if bidirectional { 1 } else { gateway.attempts_max(&group) },
+        attempts_max: gateway.attempts_max(&group),
         tried: Vec::new(),
         group,
         call,

@@ -156,12 +156,7 @@ pub(super) async fn read(
         Some(0) | None => None,
         Some(length) => Some(room.take(None, length, sender).ok_or_else(no_room)?),
     };
-    if expects_continue(session) {
-        // Pingora takes the 100 for an answer before the body's end, after which it would close the connection.
-        session.set_close_on_response_before_downstream_finish(false);
-        session.write_continue_response().await.map_err(|error| gone(&error))?;
-        session.set_close_on_response_before_downstream_finish(true);
-    }
+    welcome(session).await?;
     session.set_read_timeout(Some(limits.client_idle_timeout));
     let deadline = Instant::now() + limits.body_timeout;
     let mut chunks = Vec::new();
@@ -193,6 +188,20 @@ pub(super) async fn read(
         ));
     }
     Ok(RequestBody { chunks, bytes, sha256: hasher.finish_hex(), room: held })
+}
+
+/// Tells a client that waits for it to send its body.
+///
+/// # Errors
+/// When it went away.
+pub(super) async fn welcome(session: &mut ServerSession) -> Result<(), Failure> {
+    if expects_continue(session) {
+        // Pingora takes the 100 for an answer before the body's end, after which it would close the connection.
+        session.set_close_on_response_before_downstream_finish(false);
+        session.write_continue_response().await.map_err(|error| gone(&error))?;
+        session.set_close_on_response_before_downstream_finish(true);
+    }
+    Ok(())
 }
 
 async fn next_chunk(

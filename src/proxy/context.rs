@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::bidirectional::Resigner;
 use super::body::RequestBody;
 use super::call::Call;
-use super::replay::{Shared, Slot};
+use super::replay::Slot;
 use super::reserve::Booking;
+use super::shared::Shared;
 use crate::aws::sigv4::ChunkVerifier;
 use crate::deployment::fleet::{Group, Target};
 use crate::deployment::outcome::Setback;
@@ -75,8 +75,6 @@ pub(super) struct Attempt {
     pub target: Arc<Target>,
     pub auth: crate::credentials::UpstreamAuth,
     pub reader: Option<UsageReader>,
-    /// Signs the frames of a bidirectional stream.
-    pub resigner: Option<Resigner>,
     /// Of a bidirectional stream, whose prompt has no end before its answer begins.
     pub request_bytes_streamed: u64,
     /// Whether this attempt already is the repetition over a new connection.
@@ -136,6 +134,11 @@ impl Admitted {
     /// Whether a further deployment may be tried.
     pub(super) fn may_go_on(&self) -> bool {
         self.tried.len() < self.attempts_max.min(self.group.targets.len())
+    }
+
+    /// Makes the present deployment the last one, because what goes there cannot be sent again.
+    pub(super) fn stay(&mut self) {
+        self.attempts_max = self.tried.len();
     }
 }
 

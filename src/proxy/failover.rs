@@ -9,8 +9,8 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::{RequestContext, Stage};
-use super::replay::{BUDGET_SPENT, UPSTREAM_SILENT};
 use super::select::unreachable_deployments;
+use super::shared::{BUDGET_SPENT, UPSTREAM_SILENT};
 use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::deployment::outcome::{self, Setback};
 use crate::error::{Failure, Fault};
@@ -91,9 +91,8 @@ pub(super) fn broken(
     }
     // It may have been served all the same, and whoever pays for it must not find it missing.
     admitted.spoiled |= attempt.sent.is_some();
-    // A kept connection that turns out to be closed says nothing about the deployment. What passed by on it, frame by
-    // frame, cannot be sent again.
-    if stale && !attempt.repeated && attempt.resigner.is_none() {
+    // A kept connection that turns out to be closed says nothing about the deployment.
+    if stale && !attempt.repeated {
         admitted.again = Some((attempt.index, std::sync::Arc::clone(&attempt.target)));
         error.set_retry(true);
         return error;

@@ -7,6 +7,7 @@ mod body;
 mod booking;
 mod call;
 mod context;
+mod delivery;
 mod event_stream;
 mod failover;
 mod identify;
@@ -17,6 +18,7 @@ mod reserve;
 mod respond;
 mod select;
 mod settle;
+mod shared;
 mod sign;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::Connector;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
@@ -66,6 +70,8 @@ pub struct Parts {
     pub accounts: Option<Accounts>,
     pub named_budgets: Arc<NamedBudgets>,
     pub local: Box<dyn Local>,
+    /// For connections that Pingora does not make of itself.
+    pub connector: ConnectorOptions,
 }
 
 /// Keys and budgets.
@@ -96,6 +102,8 @@ pub struct Gateway {
     local: Box<dyn Local>,
     room: body::Room,
     signer: Signer,
+    /// Connections of bidirectional streams.
+    connections: Connector,
 }
 
 /// Answers the paths that are the proxy's own.
@@ -138,6 +146,7 @@ impl Gateway {
             budgets: parts.budgets,
             room: body::Room::new(&parts.limits, Arc::clone(&parts.metrics)),
             signer: Signer::new(),
+            connections: Connector::new(Some(parts.connector)),
             authenticator: parts.authenticator,
             fleet: parts.fleet,
             profiles: parts.profiles,
@@ -163,9 +172,9 @@ impl Gateway {
     }
 
     /// How far an answer is read on without its client.
-    fn drain(&self) -> Option<replay::Drain> {
+    fn drain(&self) -> Option<shared::Drain> {
         let timeout = self.budgets.drain_timeout;
-        (!timeout.is_zero()).then_some(replay::Drain { timeout, bytes_max: self.budgets.drain_bytes_max })
+        (!timeout.is_zero()).then_some(shared::Drain { timeout, bytes_max: self.budgets.drain_bytes_max })
     }
 
     /// Attempts a request may make in all, over distinct deployments.
@@ -192,6 +201,7 @@ impl ProxyHttp for Gateway {
         match admit::admit(self, session, ctx).await {
             Ok(admit::Admission::Answered) => Ok(true),
             Ok(admit::Admission::Proceed) => Ok(false),
+            Ok(admit::Admission::Converse) => bidirectional::converse(self, session, ctx).await.map(|()| true),
             Err(failure) => {
                 respond::refuse(session, ctx, failure).await;
                 Ok(true)
@@ -219,18 +229,8 @@ impl ProxyHttp for Gateway {
         upstream_request: &mut RequestHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        sign::sign(self, ctx, upstream_request)
-    }
-
-    /// Bodies pass as they are but for bidirectional streams, whose frames are signed one by one.
-    async fn request_body_filter(
-        &self,
-        _session: &mut Session,
-        body: &mut Option<Bytes>,
-        end_of_stream: bool,
-        ctx: &mut RequestContext,
-    ) -> Result<()> {
-        bidirectional::resign(ctx, body, end_of_stream)
+        *upstream_request = sign::sign(self, ctx, upstream_request)?.header;
+        Ok(())
     }
 
     async fn upstream_response_filter(

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Gateway;
-use super::replay::Shared;
+use super::shared::Shared;
 use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::budget::command::{Balance, Charge, Denial, LeaseId, Throttle};
 use crate::budget::entry::Row;

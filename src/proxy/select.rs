@@ -7,7 +7,7 @@ use pingora_core::Result;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::context::{Admitted, Attempt, RequestContext, Stage};
-use super::replay::Silence;
+use super::shared::Silence;
 use super::{Gateway, failover, reserve, settle};
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::Streaming;
@@ -19,10 +19,17 @@ use crate::types::money::NanoUsd;
 use crate::usage::UsageReader;
 
 /// AWS closes idle connections after a minute and more; ours end first, so that a kept one is rarely a dead one.
-const KEEPALIVE: Duration = Duration::from_secs(50);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(50);
 
 /// Streams over one connection, at most what AWS's own limit of 128 allows.
-const HTTP2_STREAMS_MAX: usize = 100;
+const HTTP2_STREAMS_MAX: u32 = 100;
+
+/// What of one stream's answer may wait here for its client: speech takes 85 KB/s, and over a round trip of 100 ms this is
+/// fifteen times as much.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// Room for all streams of a connection, so that those whose clients do not read cannot stop the others.
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = HTTP2_STREAMS_MAX * HTTP2_STREAM_WINDOW_BYTES;
 
 /// Picks deployments until one has credentials and an address.
 pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
@@ -131,7 +138,6 @@ fn dispatch(ctx: &mut RequestContext, index: usize, target: Arc<Target>, auth: U
         reader: Some(UsageReader::new(admitted.facts.clone())),
         target,
         auth,
-        resigner: None,
         request_bytes_streamed: 0,
         repeated,
         sent: None,
@@ -158,5 +164,7 @@ fn peer(gateway: &Gateway, target: &Target, address: std::net::SocketAddr, repea
 /// Bidirectional streams need HTTP/2; without TLS it is spoken by prior knowledge.
 fn over_http2(peer: &mut HttpPeer) {
     peer.options.set_http_version(2, 2);
-    peer.options.max_h2_streams = HTTP2_STREAMS_MAX;
+    peer.options.max_h2_streams = HTTP2_STREAMS_MAX as usize;
+    peer.options.h2_stream_window_size = Some(HTTP2_STREAM_WINDOW_BYTES);
+    peer.options.h2_connection_window_size = Some(HTTP2_CONNECTION_WINDOW_BYTES);
 }

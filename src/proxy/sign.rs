@@ -10,7 +10,6 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
 use super::Gateway;
-use super::bidirectional::Resigner;
 use super::context::{Admitted, Attempt, RequestContext};
 use crate::aws::error_body;
 use crate::aws::operation::{Operation, Streaming};
@@ -19,22 +18,24 @@ use crate::credentials::UpstreamAuth;
 use crate::error::Failure;
 use crate::types::ids::ModelId;
 
-/// Replaces the header Pingora would send by our own.
-pub(super) fn sign(gateway: &Gateway, ctx: &mut RequestContext, upstream: &mut RequestHeader) -> Result<()> {
+/// A request that may be sent.
+pub(super) struct Signed {
+    pub header: RequestHeader,
+    /// Signs the frames of a bidirectional stream.
+    pub frames: Option<ChunkSigner>,
+}
+
+/// The header that goes upstream in place of the client's.
+pub(super) fn sign(gateway: &Gateway, ctx: &mut RequestContext, client: &RequestHeader) -> Result<Signed> {
     let Some((admitted, attempt)) = ctx.dispatched_mut() else {
         return Error::e_explain(ErrorType::InternalError, "a request is signed that was not dispatched");
     };
-    *upstream = build(gateway, admitted, attempt, upstream)?;
+    let signed = build(gateway, admitted, attempt, client)?;
     attempt.sent = Some(Instant::now());
-    Ok(())
+    Ok(signed)
 }
 
-fn build(
-    gateway: &Gateway,
-    admitted: &Admitted,
-    attempt: &mut Attempt,
-    client: &RequestHeader,
-) -> Result<RequestHeader> {
+fn build(gateway: &Gateway, admitted: &Admitted, attempt: &Attempt, client: &RequestHeader) -> Result<Signed> {
     let host = &attempt.target.host;
     let call = &admitted.call;
     let streamed = call.operation.streaming == Streaming::Bidirectional;
@@ -60,7 +61,7 @@ fn build(
         UpstreamAuth::SigV4(credentials) => credentials,
         UpstreamAuth::Bearer(token) => {
             header.insert_header("authorization", format!("Bearer {}", token.expose()))?;
-            return Ok(header);
+            return Ok(Signed { header, frames: None });
         }
     };
     let time = SigningTime::from_unix_seconds(unix_seconds());
@@ -85,13 +86,12 @@ fn build(
         payload_sha256_hex: payload,
     };
     let authorization = gateway.signer.authorization(credentials, &time, scope, &request);
-    if streamed {
+    let frames = streamed.then(|| {
         let key = gateway.signer.signing_key(credentials, &time, scope);
-        let first = signature_of(&authorization).unwrap_or_default();
-        attempt.resigner = Some(Resigner::new(ChunkSigner::new(key, &time, scope, first), admitted.frames.clone()));
-    }
+        ChunkSigner::new(key, &time, scope, signature_of(&authorization).unwrap_or_default())
+    });
     header.insert_header("authorization", authorization)?;
-    Ok(header)
+    Ok(Signed { header, frames })
 }
 
 /// Refuses a header that an operation reads but that cannot be signed: leaving it out would call the model without its

@@ -16,11 +16,14 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Asked, CLAUDE, Entry, MASTER_KEY, Rig, frame_header, frames, read_at_least, rules, signed_frame, whole,
+    Asked, CLAUDE, Connection, Entry, Http, MASTER_KEY, Proxy, Refusing, Rig, Start, config, frame_header, frames,
+    read_at_least, rules, signed_frame, simulator, variables, whole,
 };
 use line::Line;
 
 const PATH: &str = "/bedrock/model/sonic/invoke-with-bidirectional-stream";
+
+const SONIC: &str = "bedrock/amazon.nova-2-sonic-v1:0";
 
 async fn rig() -> Rig {
     let prices = &[
@@ -151,4 +154,91 @@ async fn a_stream_that_the_upstream_ended_is_over_though_the_client_leaves_its_r
     let record = rig.proxy.record(answer.call_id()).await;
     assert_eq!(record["reason"], "exception_frame", "{record}");
     drop(body);
+}
+
+/// A whole conversation that is sent without waiting for an answer.
+fn monologue() -> Asked {
+    let body = [say("one"), say("two"), signed_frame(b"")].concat();
+    Asked::post(PATH, body)
+        .bare()
+        .with("content-type", "application/vnd.amazon.eventstream")
+        .with("authorization", &format!("Bearer {MASTER_KEY}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_is_held_over_either_version_of_http() {
+    let rig = rig().await;
+    let asked = monologue();
+    for http in [Http::One, Http::Two] {
+        for asked in [asked.clone(), asked.clone().chunked(100), asked.clone().with("expect", "100-continue")] {
+            let answer = Connection::open(rig.proxy.address, http).await.call(&asked).await;
+            let (frames, rest) = frames(&answer.body);
+            assert_eq!((answer.status, frames.len(), rest, &answer.broke), (200, 4, 0, &None), "{http:?} {answer:?}");
+            let record = rig.proxy.record(answer.call_id()).await;
+            assert_eq!((&record["fault"], &record["request_bytes"]), (&json!(null), &json!(asked.body.len())));
+        }
+    }
+    assert_eq!(rig.simulator.counters().authentication_failures, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_in_place_of_the_stream_passes_unchanged_and_nothing_is_sent_twice() {
+    let entries = [
+        Entry::new("sonic", SONIC),
+        Entry { params: &[("aws_region_name", "us-west-2")], ..Entry::new("sonic", SONIC) },
+    ];
+    let rig = Rig::with(&entries, "").await;
+    rig.simulator.behave(rules(&json!([{ "fault": { "kind": "throttle", "retry_after_s": 9 } }])));
+    for http in [Http::One, Http::Two] {
+        let before = rig.forwarded();
+        let answer = Connection::open(rig.proxy.address, http).await.call(&monologue()).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("9")), "{answer:?}");
+        assert_eq!(answer.header("x-amzn-errortype"), Some("ThrottlingException"));
+        assert!(answer.json()["message"].is_string(), "{answer:?}");
+        assert_eq!(rig.forwarded() - before, 1);
+        assert_eq!(rig.proxy.record(answer.call_id()).await["reason"], "upstream_status");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_that_cannot_be_reached_gives_way_before_anything_was_said() {
+    let refusing = Refusing::new();
+    let url = format!("http://{}", refusing.address);
+    let dead = [("aws_region_name", "us-west-2"), ("aws_bedrock_runtime_endpoint", url.as_str())];
+    let rig = Rig::with(&[Entry { params: &dead, ..Entry::new("sonic", SONIC) }, Entry::new("sonic", SONIC)], "").await;
+    let mut gave_way = 0;
+    for _ in 0..40 {
+        let answer = rig.proxy.call(&monologue()).await;
+        assert_eq!((answer.status, frames(&answer.body).0.len()), (200, 4), "{answer:?}");
+        let record = rig.proxy.record(answer.call_id()).await;
+        if record["attempts"].as_array().unwrap().len() == 2 {
+            gave_way += 1;
+        }
+    }
+    // Half of them on average; that it is none of 40 has a chance of 1 in 10^12.
+    assert!(gave_way > 0);
+    let rig = Rig::with(&[Entry { params: &dead, ..Entry::new("sonic", SONIC) }], "").await;
+    rig.proxy.call(&monologue()).await.assert_error(503, "ServiceUnavailableException");
+}
+
+/// A kept connection that the upstream has closed says nothing about the deployment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_connection_is_used_again_and_replaced_when_it_was_closed() {
+    let first = simulator().await;
+    let address = first.addr();
+    let text = config(&[Entry::new("sonic", SONIC)], "");
+    let proxy = Proxy::start(Start { config: Some(&text), variables: variables(&first), ..Start::default() });
+    for _ in 0..3 {
+        let answer = proxy.call(&monologue()).await;
+        assert_eq!(answer.status, 200);
+        // Written when the connection is free again.
+        proxy.record(answer.call_id()).await;
+    }
+    assert_eq!(first.counters().connections, 1);
+    first.shutdown().await;
+    let options = bedrock_sim::Options { listen: address, ..crate::support::options() };
+    let second = bedrock_sim::Simulator::start(options).await.unwrap();
+    let answer = proxy.call(&monologue()).await;
+    assert_eq!((answer.status, answer.header("x-dheera-ai-attempts")), (200, Some("1")), "{answer:?}");
+    assert_eq!(second.counters().requests, 1);
 }

@@ -1,6 +1,6 @@
 //! InvokeModelWithBidirectionalStream: verifies every signed chunk as it arrives and answers while the request is still
 //! open, with Nova Sonic's events. Each input event is answered with a text event that echoes it and a `usageEvent` with
-//! running totals; usage is billed when the stream ends, as far as it was reported.
+//! running totals; usage is billed when the stream ends, as far as the last `usageEvent` that left reported it.
 
 use std::io;
 use std::pin::Pin;
@@ -74,6 +74,7 @@ pub async fn serve(arrival: Arrival, body: Incoming) -> io::Result<Response<Body
         fault: finding.effect.fault.clone(),
         demanded: finding.effect.usage.map(|demanded| Usage::default().overridden(&demanded)),
         usage: Usage::default(),
+        reported: Usage::default(),
         sent: 0,
         sender,
     };
@@ -98,6 +99,8 @@ struct Conversation {
     fault: Option<Fault>,
     demanded: Option<Usage>,
     usage: Usage,
+    /// What the last `usageEvent` that left said.
+    reported: Usage,
     sent: usize,
     sender: mpsc::Sender<Live>,
 }
@@ -111,8 +114,8 @@ impl Conversation {
             // A client that left needs no reason.
             drop(self.sender.send(Live::Bytes(frame)).await);
         }
-        if !self.usage.is_empty() {
-            let bill = Bill { model: self.model.take(), usage: self.usage, ..Bill::default() };
+        if !self.reported.is_empty() {
+            let bill = Bill { model: self.model.take(), usage: self.reported, ..Bill::default() };
             let operation = "InvokeModelWithBidirectionalStream";
             self.shared.ledger.book(self.request_id, operation, self.region, bill);
         }
@@ -131,6 +134,7 @@ impl Conversation {
                         return Ok(());
                     }
                 }
+                self.reported = self.usage;
             }
         }
         if chunks.ended() { Ok(()) } else { Err("the stream ended without its signed empty frame".to_owned()) }

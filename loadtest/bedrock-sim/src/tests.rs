@@ -326,7 +326,15 @@ async fn a_bidirectional_stream_is_verified_chunk_by_chunk_answered_and_billed()
     let usage = running.billed_rows()[0].usage;
     assert!(usage.audio_output > 0 && usage.input > 0);
     assert_eq!(converse_both_ways(&running, true).await, ["chunk", "chunk", "validationException"]);
-    assert_eq!(running.counters().authentication_failures, 1);
+    assert_eq!((running.counters().authentication_failures, running.billed().count), (1, 2));
+}
+
+#[tokio::test]
+async fn usage_of_a_bidirectional_stream_that_was_not_reported_is_not_billed() {
+    let running = start().await;
+    behave(&running, r#"{"rules":[{"fault":{"kind":"cut","after_frames":1,"clean":true}}]}"#);
+    assert_eq!(converse_both_ways(&running, false).await, ["chunk"]);
+    assert_eq!(running.billed().count, 0);
 }
 
 #[tokio::test]

@@ -6,11 +6,12 @@ use serde_json::json;
 use super::line::{Line, Talk};
 use super::{output, say};
 use crate::support::{
-    Entry, Key, Plan, Stand, Store, eventually, frame_header, nano, on_both_stores, rules, signed_frame,
+    DEADLINE, Entry, Key, Plan, Stand, Store, eventually, frame_header, nano, on_both_stores, rules, signed_frame,
 };
 
 on_both_stores! {
     a_conversation_is_paid_for_as_it_grows_and_ends_with_its_budget,
+    a_client_that_only_speaks_is_stopped_by_its_budget,
     what_a_conversation_cost_is_settled_when_its_client_goes_away,
     what_a_conversation_cost_is_settled_when_the_upstream_goes_away,
 }
@@ -70,6 +71,25 @@ async fn a_conversation_is_paid_for_as_it_grows_and_ends_with_its_budget(store: 
     assert_eq!(stand.simulator.counters().authentication_failures, 0);
 }
 
+async fn a_client_that_only_speaks_is_stopped_by_its_budget(store: Store) {
+    let (stand, key) = stand(store).await;
+    stand.simulator.behave(rules(&json!([{ "fault": { "kind": "stall_before_header" } }])));
+    let line = Line::open(stand.proxy().address, &key.secret).await;
+    let body = line.body.clone();
+    let piece = say(&"x".repeat(1000));
+    let speaking = tokio::spawn(async move { while body.send(piece.clone()).await.is_ok() {} });
+    let response = tokio::time::timeout(DEADLINE, line.response).await.expect("it is not stopped").unwrap().unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.headers()["x-amzn-errortype"], "ServiceQuotaExceededException");
+    speaking.abort();
+    let call_id = response.headers()["x-dheera-ai-call-id"].to_str().unwrap();
+    let record = stand.proxy().record(call_id).await;
+    assert_eq!((&record["fault"], &record["reason"]), (&json!("limit"), &json!("budget_exhausted")), "{record}");
+    stand.assert_sound().await;
+    let spent = stand.spent(&key).await;
+    assert!(spent > 0 && spent <= 600_000_000, "{spent} spent");
+}
+
 async fn what_a_conversation_cost_is_settled_when_its_client_goes_away(store: Store) {
     let (stand, key) = stand(store).await;
     let talk = talk(&stand, &key).await;
@@ -78,6 +98,10 @@ async fn what_a_conversation_cost_is_settled_when_its_client_goes_away(store: St
     let record = stand.proxy().record(&talk.call_id).await;
     assert_eq!((&record["fault"], &record["reason"]), (&json!("disconnect"), &json!("client_gone")), "{record}");
     assert_sound_and_paid(&stand, &key).await;
+    // Its request was ended in its place, so the model came to an end and told what it cost.
+    assert_eq!(record["usage_certainty"], "exact", "{record}");
+    assert_eq!(stand.spent(&key).await, stand.simulator.billed().total_nano_usd);
+    assert_eq!(stand.simulator.counters().authentication_failures, 0);
 }
 
 async fn what_a_conversation_cost_is_settled_when_the_upstream_goes_away(store: Store) {

@@ -2,17 +2,14 @@
 //! wrapped again, signed with our credentials.
 //!
 //! The client's frame signatures are verified when the request is signed with a key pair. Otherwise an access key id is
-//! the key, its secret is anything, and the request is authenticated by that id. Nothing is buffered but a frame whose end has not come yet. Rests on a
-//! request captured from the AWS SDK for JavaScript 3.1164 (2026-11-22): an outer frame has `:date` and
-//! `:chunk-signature`, its payload is a whole inner frame, and an empty one ends the stream.
+//! the key, its secret is anything, and the request is authenticated by that id. Nothing is buffered but a frame whose
+//! end has not come yet. Rests on a request captured from the AWS SDK for JavaScript 3.1164 (2026-11-22): an outer frame
+//! has `:date` and `:chunk-signature`, its payload is a whole inner frame, and an empty one ends the stream.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use pingora_core::Error;
 
-use super::context::RequestContext;
-use super::failover;
 use crate::aws::error_body::ErrorType;
 use crate::aws::eventstream::decode::{Decoder, Limits};
 use crate::aws::sigv4::{ChunkSigner, ChunkVerifier};
@@ -30,7 +27,7 @@ pub(super) struct Resigner {
 
 /// What a client's bytes are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wrong {
+pub(super) enum Wrong {
     /// No signed event stream, or one that goes on after its end, or ends in the middle of a frame.
     Form,
     /// Not signed by the caller, or not in this order, or cut off.
@@ -40,6 +37,24 @@ enum Wrong {
 impl Resigner {
     pub(super) fn new(signer: ChunkSigner, verifier: Option<ChunkVerifier>) -> Self {
         Self { decoder: Decoder::new(Limits::default()), signer, verifier, ended: false }
+    }
+
+    /// What goes upstream for the next piece of the client's request, or for its end.
+    pub(super) fn next(&mut self, piece: Option<&[u8]>) -> Result<Bytes, Wrong> {
+        let now = unix_milliseconds();
+        let frames = match piece {
+            Some(bytes) => self.push(bytes, now),
+            None => self.end(now),
+        };
+        frames.map(Bytes::from)
+    }
+
+    /// What ends a request that its client left. Nobody will read the answer, so a part cannot be taken for the whole.
+    pub(super) fn cut_short(&mut self) -> Bytes {
+        if std::mem::replace(&mut self.ended, true) {
+            return Bytes::new();
+        }
+        self.signer.sign_frame(&[], unix_milliseconds()).into()
     }
 
     /// The frames that `bytes` completes, signed anew.
@@ -83,52 +98,23 @@ impl Resigner {
     }
 }
 
-/// Replaces a piece of the client's body by what goes upstream.
-pub(super) fn resign(ctx: &mut RequestContext, body: &mut Option<Bytes>, end: bool) -> pingora_core::Result<()> {
-    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
-        return Ok(());
-    };
-    let Some(resigner) = attempt.resigner.as_mut() else {
-        return Ok(());
-    };
-    if admitted.shared.answered() {
-        *body = Some(Bytes::new());
-        return Ok(());
-    }
-    let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
-    attempt.request_bytes_streamed = attempt.request_bytes_streamed.saturating_add(bytes);
-    let time_ms = unix_milliseconds();
-    let mut signed = resigner.push(body.as_deref().unwrap_or_default(), time_ms);
-    if end && let Ok(sent) = signed.as_mut() {
-        match resigner.end(time_ms) {
-            Ok(last) => sent.extend(last),
-            Err(wrong) => signed = Err(wrong),
+impl From<Wrong> for Failure {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Form => Self::client(
+                "bad_body",
+                ErrorType::Validation,
+                "The request is no signed event stream. Send frames with `:date` and `:chunk-signature`, as the AWS \
+                 SDKs do.",
+            ),
+            Wrong::Signature => Self::client(
+                "frame_signature",
+                ErrorType::AccessDenied,
+                "The signature of a frame does not match, or the stream ended without its signed end. Sign each frame \
+                 with the key pair of the request, chained to the one before, and end with an empty one.",
+            ),
         }
     }
-    match signed {
-        // `None` would end the request.
-        Ok(signed) => *body = Some(signed.into()),
-        Err(wrong) => return refuse(ctx, wrong),
-    }
-    Ok(())
-}
-
-fn refuse(ctx: &mut RequestContext, wrong: Wrong) -> pingora_core::Result<()> {
-    let failure = match wrong {
-        Wrong::Form => Failure::client(
-            "bad_body",
-            ErrorType::Validation,
-            "The request is no signed event stream. Send frames with `:date` and `:chunk-signature`, as the AWS SDKs do.",
-        ),
-        Wrong::Signature => Failure::client(
-            "frame_signature",
-            ErrorType::AccessDenied,
-            "The signature of a frame does not match, or the stream ended without its signed end. Sign each frame with \
-             the key pair of the request, chained to the one before, and end with an empty one.",
-        ),
-    };
-    // An error of any other side would leave Pingora waiting for the upstream to answer the rest.
-    failover::give_up(ctx, failure).map_err(Error::into_down)
 }
 
 fn unix_milliseconds() -> u64 {
@@ -182,6 +168,17 @@ mod tests {
         let mut sent = resigner.push(&outer(b"one"), 5).unwrap();
         sent.extend(resigner.end(6).unwrap());
         assert_eq!(payloads(&sent), [b"one".to_vec(), Vec::new()]);
+    }
+
+    #[test]
+    fn a_stream_whose_client_leaves_is_ended_once_wherever_it_was_cut() {
+        let mut inside = resigner();
+        assert_eq!(inside.push(&outer(b"one")[..20], 5), Ok(Vec::new()));
+        assert_eq!(payloads(&inside.cut_short()), [b""]);
+        assert!(inside.cut_short().is_empty());
+        let mut ended = resigner();
+        ended.push(&outer(b""), 5).unwrap();
+        assert!(ended.cut_short().is_empty());
     }
 
     #[test]

@@ -1,0 +1,276 @@
+//! An answer on its way to the client, whoever fetches it from the upstream.
+//!
+//! It holds the header of a small answer until its cost is known, watches how long the upstream keeps silent, ends a
+//! stream when its budget is used up, and reads an answer to its end when the client went away, because its last bytes
+//! say what it cost. What goes out of an event stream, and how it ends, is decided in `event_stream.rs`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use pingora_core::protocols::http::{HttpTask, ServerSession};
+use pingora_core::{Error, ErrorType, Result};
+
+use super::event_stream::{Ended, EventStream};
+use super::shared::{BUDGET_SPENT, Shared, UPSTREAM_SILENT};
+
+/// Larger answers leave at once, without the headers that depend on their body.
+const HELD_BYTES_MAX: usize = 256 * 1024;
+
+/// Delivers one answer, of the last attempt that was begun.
+pub(super) struct Delivery {
+    shared: Arc<Shared>,
+    held: Option<Held>,
+    quiet_until: Option<Instant>,
+    started: bool,
+    /// The answer, where it is an event stream.
+    events: Option<EventStream>,
+    deserted: Option<Deserted>,
+}
+
+/// An answer whose header waits for its body.
+struct Held {
+    tasks: Vec<HttpTask>,
+    bytes: usize,
+}
+
+/// An answer that is read on without a client.
+struct Deserted {
+    until: Instant,
+    bytes_left: usize,
+}
+
+/// What a client is waited for to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// To send more of its request.
+    Body,
+    /// Nothing, its request has ended: whatever comes is that it goes away.
+    Nothing,
+    /// It may have more to send, for which there is no room yet. Without reading, only HTTP/2 shows that it goes away.
+    Patience,
+}
+
+/// What it did.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A piece of its request, or the end of it.
+    Body(Option<Bytes>),
+    /// It went away, and the answer is read on for its bill.
+    Left,
+}
+
+impl Delivery {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, held: None, quiet_until: None, started: false, events: None, deserted: None }
+    }
+
+    /// An attempt begins: what is left of the one before is forgotten.
+    pub(super) fn begin(&mut self) {
+        self.held = None;
+        self.events = None;
+        self.started = false;
+        self.heard();
+    }
+
+    /// Starts the clock of the upstream's next silence.
+    pub(super) fn heard(&mut self) {
+        self.quiet_until = self
+            .shared
+            .silence()
+            .map(|silence| Instant::now() + if self.started { silence.idle } else { silence.first_byte });
+    }
+
+    /// Whether the client went away, and the answer is read on without it.
+    pub(super) fn deserted(&self) -> bool {
+        self.deserted.is_some()
+    }
+
+    /// Waits for the client, at most until the upstream has been silent too long. May be dropped at any time.
+    ///
+    /// # Errors
+    /// [`UPSTREAM_SILENT`]; that the client went away and nobody has to know the answer's end; that this took too long.
+    pub(super) async fn wait(&mut self, client: &mut ServerSession, expected: Expected) -> Result<Heard> {
+        if let Some(deserted) = &self.deserted {
+            // Nobody waits any more, but the bill is still to come.
+            let deadline = self.quiet_until.map_or(deserted.until, |quiet_until| quiet_until.min(deserted.until));
+            tokio::time::sleep_until(deadline.into()).await;
+            return Err(gone("the client went away and the answer took too long to end"));
+        }
+        let heard = match self.quiet_until {
+            None => listen(client, expected).await,
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match pingora_timeout::timeout(left, listen(client, expected)).await {
+                    Ok(heard) => heard,
+                    Err(_elapsed) => {
+                        return Error::e_explain(UPSTREAM_SILENT, "no byte of the upstream within its time");
+                    }
+                }
+            }
+        };
+        match heard {
+            Ok(body) => Ok(Heard::Body(body)),
+            Err(_) if self.desert(client) => Ok(Heard::Left),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the answer of an upstream that keeps silent, if it is an event stream that has begun.
+    pub(super) async fn break_off(&mut self, client: &mut ServerSession) -> Result<()> {
+        if self.shared.ended().is_none()
+            && let Some(frame) = self.end_events(Ended::Broken)
+        {
+            client.response_duplex_vec(vec![HttpTask::Body(Some(frame), true)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes on what came of the answer. True when it is complete.
+    pub(super) async fn pass(&mut self, client: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<bool> {
+        self.started = true;
+        self.heard();
+        let tasks = self.whole_frames(tasks);
+        let Some(tasks) = self.hold(tasks) else {
+            return Ok(false);
+        };
+        if !self.paid().await {
+            return self.end_unpaid(client, tasks).await;
+        }
+        if tasks.is_empty() {
+            return Ok(false);
+        }
+        self.deliver(client, tasks).await
+    }
+
+    /// Whether there is money for everything so far.
+    pub(super) async fn paid(&self) -> bool {
+        self.shared.purse.suffices().await
+    }
+
+    /// Ends an answer that nothing is left to pay for: what came last is not paid, and does not go out.
+    ///
+    /// # Errors
+    /// Always; [`BUDGET_SPENT`] if nothing else is wrong.
+    pub(super) async fn end_unpaid(&mut self, client: &mut ServerSession, mut tasks: Vec<HttpTask>) -> Result<bool> {
+        if let Some(frame) = self.end_events(Ended::BudgetSpent) {
+            tasks.retain(|task| matches!(task, HttpTask::Header(..)));
+            tasks.push(HttpTask::Body(Some(frame), true));
+            self.deliver(client, tasks).await?;
+        }
+        Error::e_explain(BUDGET_SPENT, "nothing is left to pay for more of this answer")
+    }
+
+    /// The client went away. True when the answer is to be read on.
+    fn desert(&mut self, client: &mut ServerSession) -> bool {
+        if let Some(drain) = self.shared.desert() {
+            self.deserted = Some(Deserted { until: Instant::now() + drain.timeout, bytes_left: drain.bytes_max });
+            client.set_keepalive(None);
+        }
+        self.deserted.is_some()
+    }
+
+    /// Keeps back what of an event stream is not yet a whole frame; a stream that breaks gets its exception frame.
+    fn whole_frames(&mut self, tasks: Vec<HttpTask>) -> Vec<HttpTask> {
+        if begins(&tasks) {
+            self.events = self.shared.take_last_words().map(EventStream::new);
+        }
+        let Some(events) = &mut self.events else {
+            return tasks;
+        };
+        let tasks = events.pass(tasks);
+        if let Some(ended) = events.ended() {
+            self.shared.set_ended(ended);
+        }
+        tasks
+    }
+
+    /// The frame that ends an event stream before its time, if the answer is one.
+    fn end_events(&mut self, why: Ended) -> Option<Bytes> {
+        let frame = self.events.as_mut()?.end(why)?;
+        self.shared.set_ended(why);
+        Some(frame)
+    }
+
+    /// Hands `tasks` to the client, or drops them when it went away. True when the answer is complete.
+    async fn deliver(&mut self, client: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<bool> {
+        let ends = tasks.iter().any(HttpTask::is_end);
+        if let Some(deserted) = &mut self.deserted {
+            for task in tasks {
+                match task {
+                    HttpTask::Failed(error) => return Err(error),
+                    HttpTask::Body(Some(data), _) => {
+                        deserted.bytes_left = deserted.bytes_left.checked_sub(data.len()).ok_or_else(too_long)?;
+                    }
+                    _ => {}
+                }
+            }
+            return Ok(ends);
+        }
+        let failed = tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
+        match client.response_duplex_vec(tasks).await {
+            Ok(ended) => Ok(ended),
+            Err(_) if !failed && self.desert(client) => Ok(ends),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps `tasks` back while the answer may still gain a header. Gives them all when the answer is complete or has
+    /// grown too large. Of one that failed nothing is given but the failure: the client can still be told by an error.
+    fn hold(&mut self, tasks: Vec<HttpTask>) -> Option<Vec<HttpTask>> {
+        if self.held.is_none() && !(begins(&tasks) && self.shared.take_hold()) {
+            return Some(tasks);
+        }
+        let held = self.held.get_or_insert_with(|| Held { tasks: Vec::with_capacity(4), bytes: 0 });
+        for task in tasks {
+            if let HttpTask::Body(Some(data), _) = &task {
+                held.bytes = held.bytes.saturating_add(data.len());
+            }
+            held.tasks.push(task);
+        }
+        if let Some(failure) = held.tasks.iter().position(|task| matches!(task, HttpTask::Failed(_))) {
+            let held = self.held.take()?;
+            return Some(held.tasks.into_iter().skip(failure).collect());
+        }
+        if !held.tasks.iter().any(HttpTask::is_end) && held.bytes <= HELD_BYTES_MAX {
+            return None;
+        }
+        let mut tasks = self.held.take().map(|held| held.tasks).unwrap_or_default();
+        let late = self.shared.take_late_headers();
+        if let Some(HttpTask::Header(header, _)) = tasks.iter_mut().find(|task| matches!(task, HttpTask::Header(..))) {
+            for (name, value) in late {
+                if let Err(error) = header.insert_header(name, value) {
+                    log::warn!("header {name} left out: {error}");
+                }
+            }
+        }
+        Some(tasks)
+    }
+}
+
+/// Waits for what is expected, or for the client to go away.
+async fn listen(client: &mut ServerSession, expected: Expected) -> Result<Option<Bytes>> {
+    match expected {
+        Expected::Body => client.read_request_body().await.map_err(Error::into_down),
+        Expected::Nothing => client.read_body_or_idle(true).await,
+        Expected::Patience => match client.watch_h2_stream_close() {
+            Some(close) => {
+                Err(gone(format!("the client reset its request: {}", close.await.map_err(Error::into_down)?)))
+            }
+            None => std::future::pending().await,
+        },
+    }
+}
+
+/// Whether an answer's header is among `tasks`.
+fn begins(tasks: &[HttpTask]) -> bool {
+    tasks.iter().any(|task| matches!(task, HttpTask::Header(header, _) if !header.status.is_informational()))
+}
+
+fn too_long() -> Box<Error> {
+    gone("the client went away and the answer is too long to be read on")
+}
+
+fn gone(explanation: impl Into<pingora_core::ImmutStr>) -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, explanation).into_down()
+}
