@@ -51,21 +51,25 @@ class Process:
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment,
             )
-        self.url = None
+        self.urls = []
         listening = re.compile(says + r" on (https?://\S+)")
         self.reader = threading.Thread(target=self._read, args=(listening,), daemon=True)
         self.reader.start()
         try:
-            self.wait(lambda: self.url is not None, f"{command[0]} to say where it listens")
+            self.wait(lambda: self.urls, f"{command[0]} to say where it listens")
         except BaseException:
             self.stop()
             raise
 
+    @property
+    def url(self):
+        return self.urls[0]
+
     def _read(self, announcement):
         for line in self.process.stdout:
             with self.changed:
-                if self.url is None and (found := announcement.search(line)):
-                    self.url = found.group(1)
+                if found := announcement.match(line):
+                    self.urls.append(found.group(1))
                 else:
                     self.lines.append(line)
                 self.changed.notify_all()
@@ -110,6 +114,12 @@ class Simulator(Process):
 
 
 class Proxy(Process):
+    @property
+    def secure_url(self):
+        """Where it speaks TLS, if that is a port of its own."""
+        self.wait(lambda: len(self.urls) == 2, "the port of TLS")
+        return self.urls[1]
+
     def record(self, call_id):
         """The request record of a call."""
         found = []
@@ -176,12 +186,24 @@ def simulator(_simulator):
 
 
 @pytest.fixture(scope="session")
+def dev_cert(tmp_path_factory):
+    """A certificate of `dheera_ai dev-cert`: what the command says, which variables tell clients to trust its `ca`, and
+    which a proxy finds it in."""
+    directory = tmp_path_factory.mktemp("dev") / "cert"
+    command = [binary("dheera_ai"), "dev-cert", "--dir", directory]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    trust = dict(re.findall(r"^export (\w+)=(\S+)", said, re.MULTILINE))
+    files = {"SSL_CERTFILE_PATH": str(directory / "cert.pem"), "SSL_KEYFILE_PATH": str(directory / "key.pem")}
+    return {"says": said, "trust": trust, "ca": trust["AWS_CA_BUNDLE"], "files": files}
+
+
+@pytest.fixture(scope="session")
 def start_proxy(_simulator, tmp_path_factory):
     """Starts proxies; what they are to have in their environment is the argument."""
     started = []
 
-    def start(config=ROOT / "conf/demo.yaml", **environment):
-        command = [binary("dheera_ai"), "--config", config, "--host", "127.0.0.1", "--port", "0"]
+    def start(config=ROOT / "conf/demo.yaml", *options, **environment):
+        command = [binary("dheera_ai"), "--config", config, "--host", "127.0.0.1", "--port", "0", *options]
         store = tmp_path_factory.mktemp("store")
         environment = {"AWS_ENDPOINT_URL": _simulator.url, "DHEERA_AI_STORE_PATH": str(store)} | environment
         started.append(Proxy(command, "RUNNING", environment, tmp_path_factory.mktemp("log") / "proxy.log"))
@@ -199,9 +221,19 @@ def open_proxy(start_proxy):
 
 
 @pytest.fixture(scope="session")
-def proxy(start_proxy):
-    """A proxy whose clients need KEY."""
-    return start_proxy(DHEERA_AI_MASTER_KEY=KEY)
+def start_full_proxy(start_proxy, dev_cert):
+    """Starts proxies whose clients need KEY, over http or https, and may have key pairs."""
+
+    def start(config=ROOT / "conf/demo.yaml"):
+        secrets = {"DHEERA_AI_MASTER_KEY": KEY, "DHEERA_AI_SALT_KEY": "salt-of-the-tests-of-clients"}
+        return start_proxy(config, "--ssl-port", "0", **secrets, **dev_cert["files"])
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def proxy(start_full_proxy):
+    return start_full_proxy()
 
 
 def client(service, endpoint, key=KEY, secret="anything", region="us-east-1", attempts=1, **settings):

@@ -54,6 +54,12 @@ def commands_of_clients():
     return [(where, text) for where, text in programs("sh") if re.search(r"^(?:aws|claude) ", text, re.MULTILINE)]
 
 
+def commands_of_https():
+    """The block that says how to try https."""
+    [text] = [text for _, text in blocks("docs/clients.md", "text") if text.startswith("dheera_ai dev-cert")]
+    return text
+
+
 def clients():
     """The rows of the table of clients, as cells of text."""
     rows = re.findall(r"^\| \[(.+?)\]\(#\S+\) \| (.+) \|$", (ROOT / "docs/clients.md").read_text(), re.MULTILINE)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from conftest import ACCESS_KEY, DEADLINE_S, ROOT, SECRET
-from registry import PROMPT
+from registry import CODES, PROMPT
+from tap import Tap
 
 REGION = "us-west-2"
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -29,9 +30,13 @@ JOB_DEADLINE_S = 4 * DEADLINE_S
 
 @dataclass(frozen=True)
 class Condition:
-    """What is wrong, where anything is: at Bedrock, with the key, with the model's name or in its configuration."""
+    """The way to the proxy, and what is wrong, where anything is: at Bedrock, with the key, with the model's name or in
+    its configuration."""
 
     scenario: str = "chat"
+    https: bool = False
+    tapped: bool = False  # through a Tap, which hears the version of HTTP
+    pair: bool = False  # signed with a key pair
     fault: dict | None = None
     times: int | None = None  # so often Bedrock fails; always without
     key: dict = field(default_factory=dict)
@@ -48,7 +53,16 @@ CONDITIONS = {
     "invoke": Condition("invoke", key={"max_budget": 1}),
     "invoke-stream": Condition("invoke-stream", key={"max_budget": 1}),
     "agent": Condition("agent"),
+    "https": Condition(https=True, key={"max_budget": 1}),
+    "https-stream": Condition("stream", https=True, key={"max_budget": 1}),
+    "pair": Condition(pair=True, key={"max_budget": 1}),
+    "pair-stream": Condition("stream", pair=True, key={"max_budget": 1}),
+    "pair-agent": Condition("agent", pair=True),
+    "pair-https": Condition(https=True, pair=True, key={"max_budget": 1}),
+    "version": Condition(tapped=True),
+    "version-https": Condition(https=True, tapped=True),
     "wrong_key": Condition(),
+    "wrong_secret": Condition(pair=True),
     "unknown_model": Condition(),
     "invalid": Condition(fault=error(400, "ValidationException")),
     "over_budget": Condition(key={"max_budget": 0.000001}),
@@ -67,14 +81,23 @@ CONDITIONS = {
     "cut_between_frames": Condition("stream", fault={"kind": "cut", "after_frames": FRAMES}),
     "cut_in_frame": Condition("stream", fault={"kind": "cut_mid_frame", "after_frames": FRAMES}),
 }
-SUCCESSES = ("chat", "stream", "invoke", "invoke-stream", "agent")
+SUCCESSES = ("chat", "stream", "invoke", "invoke-stream", "agent", "https", "https-stream")
+SUCCESSES += ("pair", "pair-stream", "pair-agent", "pair-https")
+VERSIONS = ("version", "version-https")
 RECOVERIES = ("throttled_once", "unavailable_once")
 
 
 def meets(client, name):
     """Whether a client has a cell for a condition."""
     condition = CONDITIONS[name]
-    return condition.scenario in client.scenarios and (name in client.errors or name in SUCCESSES + RECOVERIES)
+    if condition.pair:
+        fits = client.signs
+    elif condition.https:
+        # Those that send nothing over http:// meet every condition over https://.
+        fits = client.auth == "bearer" and (condition.tapped or not client.https_only)
+    else:
+        fits = not (condition.tapped and client.https_only)
+    return fits and condition.scenario in client.scenarios and (name in client.errors or name not in CODES)
 
 
 class Cell:
@@ -85,11 +108,12 @@ class Cell:
         self.name, self.id = condition, f"{client.id}-{condition}"
         model = GPT if client.name == "openai" else CLAUDE
         self.model = f"arn:aws:bedrock:{REGION}:{number:012}:inference-profile/{model}"
-        self.is_unlisted, self.has_wrong_key = condition == "unknown_model", condition == "wrong_key"
-        self.is_busy = condition == "busy"
-        self.key = self.answer = self.span = self.driver_status = None
+        self.is_unlisted, self.is_busy = condition == "unknown_model", condition == "busy"
+        # Why the proxy does not know whose key it is.
+        self.nameless = {"wrong_key": "key_unknown", "wrong_secret": "signature_mismatch"}.get(condition)
+        self.key = self.heard = self.answer = self.span = self.driver_status = None
         self.set_aside = set()  # call ids that are none of the client's
-        self.records = []
+        self.records = []  # of its client's calls
 
     def deployment(self):
         own = {"model": f"bedrock/{self.model}", "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET}
@@ -99,24 +123,28 @@ class Cell:
         matching = {"model": self.model} | ({"times": self.condition.times} if self.condition.times else {})
         return {"match": matching, "fault": self.condition.fault}
 
-    def job(self, url):
-        key = "sk-never-made-0123456789" if self.has_wrong_key else self.key["key"]
-        model = "no-such-model" if self.is_unlisted else self.id
-        return {
-            "scenario": self.condition.scenario, "url": url, "key": key, "model": model, "auth": self.client.auth,
-        }
+    def https(self):
+        return self.condition.https or self.client.https_only
 
-    def requests(self):
-        """How many requests of the client's reached the proxy, without what Claude Code asks the control plane."""
-        return sum(record.get("service") != "bedrock" for record in self.records)
+    def job(self, url):
+        model = "no-such-model" if self.is_unlisted else self.id
+        return {"scenario": self.condition.scenario, "url": f"{url}/bedrock", "model": model} | self.credentials()
+
+    def credentials(self):
+        if self.condition.pair:
+            secret = "another" if self.nameless else self.key["aws_secret_access_key"]
+            return {"auth": "sigv4", "key": self.key["aws_access_key_id"], "secret": secret}
+        key = "sk-never-made-0123456789" if self.nameless else self.key["key"]
+        return {"auth": self.client.auth, "key": key, "secret": "anything"}
 
     def made(self, record):
-        """Whether a request record is of this cell. That of a wrong key says nobody's name: such cells take turns."""
-        if record["call_id"] in self.set_aside:
+        """Whether a request record is of this cell. Some say nobody's name: such cells take turns."""
+        # What Claude Code asks the control plane is no call of a model.
+        if record["call_id"] in self.set_aside or record.get("service") == "bedrock":
             return False
-        if not self.has_wrong_key:
+        if not self.nameless:
             return record.get("key_id") == self.key["key_id"]
-        return record.get("reason") == "key_unknown" and self.span[0] <= arrival(record) <= self.span[1]
+        return record.get("reason") == self.nameless and self.span[0] <= arrival(record) <= self.span[1]
 
 
 def arrival(record):
@@ -163,7 +191,7 @@ class Matrix:
     def __init__(self, clients):
         pairs = [(client, name) for client in clients for name in CONDITIONS if meets(client, name)]
         self.cells = {cell.id: cell for cell in (Cell(1 + at, *pair) for at, pair in enumerate(pairs))}
-        self.one_wrong_key_at_a_time = threading.Lock()
+        self.one_nameless_at_a_time = threading.Lock()
 
     def keep(self, ids):
         """Leaves out what nobody looks at, so that one client can be tried alone."""
@@ -181,25 +209,29 @@ class Matrix:
             },
         }
 
-    def run(self, proxy, simulator, environment, folder):
+    def run(self, proxy, simulator, certificate, environment, folder):
         simulator.demand(*[cell.rule() for cell in self.cells.values() if cell.condition.fault])
         for cell in self.cells.values():
-            cell.key = proxy.manage("/key/generate", cell.condition.key)
+            pair = {"sigv4": True} if cell.condition.pair else {}
+            cell.key = proxy.manage("/key/generate", cell.condition.key | pair)
         by_client = {}
         for cell in self.cells.values():
             by_client.setdefault(cell.client.id, []).append(cell)
         with ThreadPoolExecutor(CLIENTS_AT_ONCE) as threads:
-            runs = [threads.submit(self._run, cells, proxy, environment, folder) for cells in by_client.values()]
+            runs = [
+                threads.submit(self._run, cells, proxy, certificate, environment, folder)
+                for cells in by_client.values()
+            ]
         for run in runs:
             run.result()
 
-    def _run(self, cells, proxy, environment, folder):
+    def _run(self, cells, proxy, certificate, environment, folder):
         driver = Driver(cells[0].client, environment, folder / f"{cells[0].client.id}.log")
         try:
             for cell in cells:
-                with self._stage(cell, proxy):
+                with self._stage(cell, proxy, certificate) as url:
                     started = datetime.now(timezone.utc)
-                    cell.answer = driver.ask(cell.job(f"{proxy.url}/bedrock"))
+                    cell.answer = driver.ask(cell.job(url))
                     cell.span = started, datetime.now(timezone.utc)
         finally:
             status = driver.stop()
@@ -207,21 +239,38 @@ class Matrix:
             cell.driver_status = status
 
     @contextmanager
-    def _stage(self, cell, proxy):
-        if cell.has_wrong_key:
-            with self.one_wrong_key_at_a_time:
-                yield
+    def _stage(self, cell, proxy, certificate):
+        """Sets up what a cell needs; gives the URL of the proxy."""
+        url = proxy.secure_url if cell.https() else proxy.url
+        if cell.nameless:
+            with self.one_nameless_at_a_time:
+                yield url
         elif cell.is_busy:
             with occupied(cell, proxy):
-                yield
+                yield url
+        elif cell.condition.tapped:
+            with tapped(cell, proxy, certificate) as url:
+                yield url
         else:
-            yield
+            yield url
 
     def account(self, lines):
         """Gives each cell the request records of its client's calls."""
         records = [json.loads(line) for line in lines if line.startswith("{")]
         for cell in self.cells.values():
             cell.records = [record for record in records if cell.made(record)]
+
+
+@contextmanager
+def tapped(cell, proxy, certificate):
+    """Another address of the proxy, where the version of HTTP is noted."""
+    files = [certificate[name] for name in ("SSL_CERTFILE_PATH", "SSL_KEYFILE_PATH")] if cell.https() else []
+    tap = Tap(proxy.url, *files)
+    try:
+        yield tap.url
+    finally:
+        tap.stop()
+        cell.heard = tap.heard
 
 
 @contextmanager

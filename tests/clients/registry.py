@@ -5,7 +5,7 @@ object a line, and answers each with one JSON line on standard output before it 
 it ends with status 0.
 
     job     {"scenario": "chat", "url": "http://127.0.0.1:4000/bedrock", "key": "sk-…", "model": "…",
-             "auth": "bearer"}
+             "auth": "bearer" or "sigv4", "secret": "…" (with sigv4)}
     answer  {"text": "…", "events": 9, "usage": {"input": 12, "output": 34}}
        or   {"error": {"class": "ThrottlingException", "code": "ThrottlingException" or null, "status": 429 or null,
              "message": "…"}, "text_so_far": "…"}
@@ -13,7 +13,8 @@ it ends with status 0.
 Each job gets a client object of its own, so that nothing of one job (retry quotas, connections) shows in the next. The
 scenarios are `chat` (one answer), `stream` (the same as a stream, read to its end; `events` counts what the SDK handed
 out), `invoke` and `invoke-stream` (InvokeModel, where the client has it beside Converse) and `agent` (InvokeAgent).
-All of them say PROMPT. `auth` is the client's: how it is told to send the key.
+All of them say PROMPT. `auth` is how the client is told to send the key: as bearer token, or as access key id, with
+which it signs. To trust a certificate it has the variables that `dheera_ai dev-cert` prints.
 """
 
 import importlib
@@ -26,6 +27,7 @@ PROMPT = "Tell me a story"
 # What AWS calls the error of each condition; the proxy's answers and Bedrock's own alike.
 CODES = {
     "wrong_key": "AccessDeniedException",
+    "wrong_secret": "AccessDeniedException",
     "unknown_model": "ResourceNotFoundException",
     "invalid": "ValidationException",
     "over_budget": "ServiceQuotaExceededException",
@@ -54,14 +56,22 @@ class Client:
     name: str  # as in docs/clients.md
     package: str  # as the registry it comes from calls it
     version: str
-    transport: str  # what it speaks to http:// URLs
     auth: str  # "bearer" or "sigv4"
     command: tuple[str, ...]  # of the driver, run in the project's root
     errors: dict[str, Seen]  # by condition: all of CODES that the client can meet
     scenarios: tuple[str, ...] = ("chat", "stream")
+    converses: bool = False  # by a test of its own, over InvokeModelWithBidirectionalStream
+    http: str = "HTTP/1.1"  # what it speaks to http:// URLs
+    https: str = "HTTP/1.1"
+    https_only: bool = False  # keeps its key from http:// URLs
+    also_signs: bool = False  # can sign, too, and only that is tried
     # Requests of a chat that Bedrock throttles once, and of one to which it is unavailable once.
     recovers_after: int = 2
     environment: dict[str, str] = field(default_factory=dict)  # beside PATH; nothing else is passed on
+
+    @property
+    def signs(self):
+        return self.auth == "sigv4" or self.also_signs
 
     @property
     def id(self):

@@ -19,6 +19,7 @@ def by_status(condition, code):
     """Anthropic's SDK names errors after the status, and those in mid-stream not at all."""
     return {
         "wrong_key": "PermissionDeniedError",
+        "wrong_secret": "PermissionDeniedError",
         "unknown_model": "NotFoundError",
         "invalid": "BadRequestError",
         "over_budget": "BadRequestError",
@@ -35,9 +36,9 @@ def ai_sdk(condition, code):
     return "AI_RetryError" if condition in RETRIED else "AI_APICallError"
 
 
-def client(name, package, auth, driver, table, transport="HTTP/1.1", **more):
+def client(name, package, auth, driver, table, **more):
     return Client(
-        name=name, package=package, version=VERSIONS[package], transport=transport, auth=auth,
+        name=name, package=package, version=VERSIONS[package], auth=auth,
         command=("node", f"tests/clients/node/{driver}"), errors=table, **more,
     )
 
@@ -45,8 +46,8 @@ def client(name, package, auth, driver, table, transport="HTTP/1.1", **more):
 def aws_sdk(auth, *scenarios):
     table = errors(aws, attempts=3, **{name: Seen(*[aws(name, CODES[name])] * 2) for name in IN_A_STREAM})
     return client(
-        "AWS SDK for JavaScript", "@aws-sdk/client-bedrock-runtime", auth, "aws.mjs", table, transport="HTTP/2",
-        scenarios=("chat", "stream", "invoke", "invoke-stream", *scenarios),
+        "AWS SDK for JavaScript", "@aws-sdk/client-bedrock-runtime", auth, "aws.mjs", table, http="h2c", https="h2",
+        scenarios=("chat", "stream", "invoke", "invoke-stream", *scenarios), converses=auth == "sigv4",
     )
 
 
@@ -70,12 +71,13 @@ def claude_code():
         lambda *_: "exit 1", attempts=2, shows_code=False,
         # It takes each 403 for AWS credentials that have expired, and fetches them anew.
         wrong_key=Seen("exit 1", None, 2),
+        wrong_secret=Seen("exit 1", None, 2),
         # It asks a second time without a stream, in case only that was not found.
         unknown_model=Seen("exit 1", None, 2),
     )
     # After an error in mid-stream it asks a second time without a stream, and has its answer: see test_node.py.
     table = {name: seen for name, seen in table.items() if name not in IN_A_STREAM}
-    return client("Claude Code", "@anthropic-ai/claude-code", "bearer", "claude.mjs", table)
+    return client("Claude Code", "@anthropic-ai/claude-code", "bearer", "claude.mjs", table, also_signs=True)
 
 
 CLIENTS = [

@@ -21,9 +21,9 @@ def sdk(auth, *scenarios):
     in_a_stream = {name: Seen(variant(name, CODES[name]), None) for name in IN_A_STREAM}
     return Client(
         name="AWS SDK for Rust", package=PACKAGE, version=DEPENDENCIES[PACKAGE]["version"].lstrip("="),
-        transport="HTTP/1.1", auth=auth, command=("target/debug/rust-sdk-client",),
+        auth=auth, command=("target/debug/rust-sdk-client",), https="h2",
         errors=errors(variant, attempts=3, **in_a_stream),
-        scenarios=("chat", "stream", "invoke", "invoke-stream", *scenarios),
+        scenarios=("chat", "stream", "invoke", "invoke-stream", *scenarios), converses=auth == "sigv4",
     )
 
 

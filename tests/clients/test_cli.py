@@ -5,11 +5,12 @@ import io
 import json
 import os
 import subprocess
+import time
 from decimal import Decimal
 
 import pytest
 from botocore.exceptions import ClientError
-from conftest import KEY, binary, client
+from conftest import DEADLINE_S, KEY, binary, client
 
 CALL = dict(
     modelId="my-claude-model",
@@ -47,14 +48,20 @@ def run(own_proxy):
 
 @pytest.fixture
 def calls(own_proxy, simulator):
-    """Makes a call with a key: its cost, or the name of its exception."""
+    """Makes a call with a key: its cost, once it is in the books, or the name of its exception."""
 
     def call(key):
         try:
             answer = client("bedrock-runtime", f"{own_proxy.url}/bedrock", key=key).converse(**CALL)
         except ClientError as error:
             return error.response["Error"]["Code"]
-        return Decimal(answer["ResponseMetadata"]["HTTPHeaders"]["x-dheera-ai-response-cost"])
+        header = answer["ResponseMetadata"]["HTTPHeaders"]
+        deadline = time.monotonic() + DEADLINE_S
+        # The log comes last, a moment after the answer.
+        while not own_proxy.manage(f"/spend/logs?request_id={header['x-dheera-ai-call-id']}")["data"]:
+            assert time.monotonic() < deadline, "the call is not booked"
+            time.sleep(0.02)
+        return Decimal(header["x-dheera-ai-response-cost"])
 
     return call
 

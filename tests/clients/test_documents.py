@@ -20,22 +20,29 @@ NODE = ROOT / "tests/clients/node"
 COMMANDS = f"{ROOT / '.venv-boto3-1.43/bin'}:{NODE / 'node_modules/.bin'}"
 ONCE = pytest.mark.skipif(OLD_BOTO3, reason="has nothing to do with boto3, and runs beside its newest version")
 # How the table of clients puts what the registry says.
-KEYS = {"sigv4": "as access key id", "bearer": "as bearer token"}
 TRIED = {"chat": "chat", "stream": "streams", "invoke": "InvokeModel", "agent": "agents"}
 
 
-def run(command, proxy, folder, environment):
-    """What a program shows that finds the proxy's address and a virtual key."""
+@pytest.fixture
+def environment(proxy, dev_cert):
+    """What a program of the documents finds: a virtual key, its key pair, and whom to trust."""
+    key = proxy.manage("/key/generate", {"sigv4": True})
+    pair = {name.upper(): key[name] for name in ("aws_access_key_id", "aws_secret_access_key")}
     kept = {name: os.environ[name] for name in PASSED_ON}
-    kept |= {"DHEERA_AI_MASTER_KEY": KEY, "PROXY_KEY": proxy.manage("/key/generate", {})["key"]}
+    return kept | dev_cert["trust"] | pair | {"DHEERA_AI_MASTER_KEY": KEY, "PROXY_KEY": key["key"]}
+
+
+def run(command, folder, environment):
     return subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=kept | environment, cwd=folder,
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, cwd=folder,
         timeout=DEADLINE_S, check=False,
     )
 
 
 def addressed(where, text, proxy):
-    replaced = re.sub(r"\b(?:127\.0\.0\.1|localhost):4000\b", proxy.url.removeprefix("http://"), text)
+    replaced = text
+    for scheme, url in (("http", proxy.url), ("https", proxy.secure_url)):
+        replaced = re.sub(rf"\b{scheme}://(?:127\.0\.0\.1|localhost):4000\b", url, replaced)
     assert replaced != text, f"no address to replace in {where}"
     return replaced
 
@@ -48,12 +55,9 @@ PROGRAMS = [(where, text) for where, text in documents.programs("python") if of_
 
 
 @pytest.mark.parametrize("where, program", PROGRAMS, ids=[where for where, _ in PROGRAMS])
-def test_a_python_program_of_the_documents_works(where, program, proxy, simulator, tmp_path):
+def test_a_python_program_of_the_documents_works(where, program, proxy, simulator, environment, tmp_path):
     interpreter = sys.executable if of_boto3(program) else SDKS
-    done = run([interpreter, "-c", addressed(where, program, proxy)], proxy, tmp_path, {})
-    if "needs boto3 before 1.44" in program and not OLD_BOTO3:
-        assert done.returncode != 0 and "Bearer authorization requires an HTTPS endpoint" in done.stderr, done.stderr
-        return
+    done = run([interpreter, "-c", addressed(where, program, proxy)], tmp_path, environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip(), "it shows nothing"
     assert simulator.requests(), "it called nothing"
@@ -64,10 +68,10 @@ SCRIPTS_OF_NODE = documents.programs("js")
 
 @ONCE
 @pytest.mark.parametrize("where, program", SCRIPTS_OF_NODE, ids=[where for where, _ in SCRIPTS_OF_NODE])
-def test_a_javascript_program_of_the_documents_works(where, program, proxy, simulator):
+def test_a_javascript_program_of_the_documents_works(where, program, proxy, simulator, environment):
     command = ["node", "--input-type=module", "--eval", addressed(where, program, proxy)]
     simulator.demand({"text": "Good morning"})
-    done = run(command, proxy, NODE, {})
+    done = run(command, NODE, environment)
     assert done.returncode == 0, done.stderr
     assert "Good morning" in done.stdout, done.stdout
 
@@ -77,15 +81,32 @@ COMMANDS_OF_CLIENTS = documents.commands_of_clients()
 
 @ONCE
 @pytest.mark.parametrize("where, text", COMMANDS_OF_CLIENTS, ids=[where for where, _ in COMMANDS_OF_CLIENTS])
-def test_a_client_s_command_of_the_documents_works(where, text, proxy, simulator, tmp_path):
-    environment = {"PATH": f"{COMMANDS}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+def test_a_client_s_command_of_the_documents_works(where, text, proxy, simulator, environment, tmp_path):
+    environment |= {"PATH": f"{COMMANDS}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     # Claude Code would call home.
     environment |= {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
     command = ["bash", "-euo", "pipefail", "-c", addressed(where, text, proxy)]
     simulator.demand({"text": "Good morning"})
-    done = run(command, proxy, tmp_path, environment)
+    done = run(command, tmp_path, environment)
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert "Good morning" in done.stdout, done.stdout
+
+
+@ONCE
+def test_the_way_to_https_of_the_documents_can_be_gone(tmp_path):
+    # The one that starts a proxy is checked instead.
+    text = documents.commands_of_https().replace("--config config.yaml", f"check --config {ROOT / 'conf/demo.yaml'}")
+    assert " check " in text
+    environment = {"PATH": f"{binary('dheera_ai').parent}:{os.environ['PATH']}", "DHEERA_AI_MASTER_KEY": KEY}
+    done = run(["bash", "-euo", "pipefail", "-c", text], tmp_path, environment)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert (tmp_path / "dev-cert/ca.pem").is_file()
+
+
+@ONCE
+def test_the_table_of_https_names_the_variables_that_dev_cert_prints(dev_cert):
+    text = (ROOT / "docs/clients.md").read_text()
+    assert set(re.findall(r"`(\w+)=dev-cert/ca\.pem`", text)) == set(dev_cert["trust"])
 
 
 def test_the_rust_program_of_the_documents_calls_what_the_driver_calls():
@@ -96,12 +117,23 @@ def test_the_rust_program_of_the_documents_calls_what_the_driver_calls():
     assert len(calls) >= 5 and [call for call in calls if call not in driver] == []
 
 
+def ways_of_keys(one):
+    if one.auth == "bearer":
+        yield "bearer token (https)" if one.https_only else "bearer token"
+    else:
+        yield "access key id"
+    if one.signs:
+        yield "key pair"
+
+
 def test_the_table_of_clients_says_what_the_registry_says():
     registered = {}
     for one in clients():
-        row = registered.setdefault((one.name, one.version), (one.transport, set(), set()))
-        assert row[0] == one.transport, one.id
-        row[1].add(KEYS[one.auth])
+        transport = one.http if one.http == one.https else f"{one.http}, {one.https}"
+        row = registered.setdefault((one.name, one.version), (transport, set(), set()))
+        assert row[0] == transport, one.id
+        row[1].update(ways_of_keys(one))
+        row[2].update(["conversations"] if one.converses else [])
         row[2].update(TRIED[scenario.removesuffix("-stream")] for scenario in one.scenarios)
     shown = {
         (name, version): (transport, set(keys.split(", ")), set(tried.split(", ")))
@@ -134,9 +166,9 @@ SCRIPTS = documents.scripts()
 
 
 @pytest.fixture(scope="module")
-def fresh_proxy(start_proxy):
+def fresh_proxy(start_full_proxy):
     """A proxy without keys, as a reader of the documents has it."""
-    return start_proxy(DHEERA_AI_MASTER_KEY=KEY)
+    return start_full_proxy()
 
 
 @pytest.mark.parametrize("where, text", SCRIPTS, ids=[where for where, _ in SCRIPTS])

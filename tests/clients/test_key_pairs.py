@@ -10,31 +10,25 @@ from decimal import Decimal
 import pytest
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
-from conftest import DEADLINE_S, KEY, client, result
+from conftest import DEADLINE_S, client, result
 from inputs import Inputs
 from test_keys import CALLS, call, spent
-from test_sweep import MOVED, SERVICES, operations
-
-
-@pytest.fixture(scope="module")
-def signing_proxy(start_proxy):
-    """A proxy that can make key pairs."""
-    return start_proxy(DHEERA_AI_MASTER_KEY=KEY, DHEERA_AI_SALT_KEY="a salt key for boto3's tests")
+from test_sweep import MOVED, OPERATIONS, operations
 
 
 @pytest.fixture
-def make_pair(signing_proxy, simulator):
+def make_pair(proxy, simulator):
     """Makes keys with a pair."""
-    return lambda **fields: signing_proxy.manage("/key/generate", fields | {"sigv4": True})
+    return lambda **fields: proxy.manage("/key/generate", fields | {"sigv4": True})
 
 
 @pytest.fixture
-def signing(signing_proxy):
+def signing(proxy):
     """boto3 clients that sign with a pair."""
 
     def make(pair, service="bedrock-runtime", **more):
         access = dict(key=pair["aws_access_key_id"], secret=pair["aws_secret_access_key"]) | more
-        return client(service, f"{signing_proxy.url}/bedrock", **access)
+        return client(service, f"{proxy.url}/bedrock", **access)
 
     return make
 
@@ -47,26 +41,26 @@ def get(url):
         return error.code, json.load(error)
 
 
-def test_a_pair_looks_like_one_of_aws_and_its_secret_is_shown_once(make_pair, signing_proxy):
+def test_a_pair_looks_like_one_of_aws_and_its_secret_is_shown_once(make_pair, proxy):
     pair = make_pair(key_alias="looks")
     assert len(pair["aws_access_key_id"]) == 20 and pair["aws_access_key_id"].isalnum()
     assert len(base64.b64decode(pair["aws_secret_access_key"], validate=True)) == 30
     for path in (f"/key/info?key={pair['key_id']}", "/key/list?return_full_object=true&key_alias=looks"):
-        shown = json.dumps(signing_proxy.manage(path), default=str)
+        shown = json.dumps(proxy.manage(path), default=str)
         assert pair["aws_access_key_id"] in shown and pair["aws_secret_access_key"] not in shown
 
 
 @pytest.mark.parametrize("method", CALLS)
-def test_every_way_to_call_a_model_is_signed_and_charged(method, make_pair, signing, signing_proxy):
+def test_every_way_to_call_a_model_is_signed_and_charged(method, make_pair, signing, proxy):
     pair = make_pair(max_budget=1)
     header = call(signing(pair), method)
-    record = signing_proxy.record(header["x-dheera-ai-call-id"])
+    record = proxy.record(header["x-dheera-ai-call-id"])
     assert record["key_id"] == pair["key_id"]
     cost = Decimal(record["cost_usd"])
-    assert cost > 0 and spent(signing_proxy, pair, cost) == cost
+    assert cost > 0 and spent(proxy, pair, cost) == cost
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", OPERATIONS)
 def test_every_operation_that_boto3_signs_is_verified(service, make_pair, signing, simulator):
     pair = make_pair(allowed_operations=["*"])
     one, missing = signing(pair, service, parameter_validation=False), []

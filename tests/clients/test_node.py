@@ -22,9 +22,9 @@ def drive(tmp_path):
     kept = ("PATH", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED")
     environment = {name: os.environ[name] for name in kept} | {"HOME": str(tmp_path)}
 
-    def run(driver, *jobs):
+    def run(driver, *jobs, **more):
         done = subprocess.run(
-            ["node", FOLDER / driver], input="".join(json.dumps(job) + "\n" for job in jobs), env=environment,
+            ["node", FOLDER / driver], input="".join(json.dumps(job) + "\n" for job in jobs), env=environment | more,
             capture_output=True, text=True, timeout=3 * DEADLINE_S, check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -35,13 +35,13 @@ def drive(tmp_path):
 
 @pytest.fixture
 def key(proxy):
-    """A virtual key of the test's own."""
-    return proxy.manage("/key/generate", {"max_budget": 100})
+    """A virtual key of the test's own, with a key pair."""
+    return proxy.manage("/key/generate", {"max_budget": 100, "sigv4": True})
 
 
 def job(proxy, scenario, key=KEY, auth="sigv4", model=NAME, **more):
-    url = f"{proxy.url}/bedrock"
-    return {"scenario": scenario, "url": url, "key": key, "auth": auth, "model": model} | more
+    url, secret = f"{proxy.url}/bedrock", "anything"
+    return {"scenario": scenario, "url": url, "key": key, "secret": secret, "auth": auth, "model": model} | more
 
 
 def records_of(proxy, key, count):
@@ -78,9 +78,14 @@ def test_a_thousand_calls_over_plain_http2_go_without_an_error(drive, proxy, sim
     assert sum(record["cost_nano_usd"] for record in records) == sum(bill["cost_nano_usd"] for bill in bills) > 0
 
 
-def test_a_conversation_flows_both_ways_at_once(drive, proxy, simulator, key):
-    """Each of a hundred events waits for the answers to the one before. The simulator checks the signature of each."""
-    [got] = drive("sonic.mjs", job(proxy, "conversation", key["key"], model=SONIC, turns=100))
+@pytest.mark.parametrize("pair", [False, True], ids=["key", "pair"])
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_a_conversation_flows_both_ways_at_once(drive, proxy, dev_cert, simulator, key, tls, pair):
+    """Each of a hundred events waits for the answers to the one before. The simulator checks the signature of each; with
+    a key pair the proxy does, too."""
+    more = {"url": f"{proxy.secure_url}/bedrock"} if tls else {}
+    more |= {"key": key["aws_access_key_id"], "secret": key["aws_secret_access_key"]} if pair else {"key": key["key"]}
+    [got] = drive("sonic.mjs", job(proxy, "conversation", model=SONIC, turns=100, **more), **dev_cert["trust"])
     assert (got.get("turns"), got["events"]) == (100, 200), got
     [sent] = simulator.requests()
     assert (sent["http_version"], sent["status"], sent["finished"], sent["violations"]) == ("HTTP/2", 200, True, [])
@@ -95,10 +100,13 @@ def test_a_conversation_flows_both_ways_at_once(drive, proxy, simulator, key):
     "what, code, status",
     [
         (dict(key="sk-never-made-0123456789"), "AccessDeniedException", 403),
+        (dict(secret="another"), "AccessDeniedException", 403),
         (dict(model="no-such-model"), "ResourceNotFoundException", 404),
     ],
 )
-def test_a_conversation_that_may_not_begin_is_refused(what, code, status, drive, proxy, simulator):
+def test_a_conversation_that_may_not_begin_is_refused(what, code, status, drive, proxy, simulator, key):
+    if "secret" in what:
+        what = what | {"key": key["aws_access_key_id"]}
     [got] = drive("sonic.mjs", job(proxy, "conversation", turns=5, **{"model": SONIC} | what))
     assert (got["error"]["class"], got["error"]["code"], got["error"]["status"]) == (code, code, status)
     assert simulator.requests() == []

@@ -10,7 +10,6 @@ import pytest
 from conftest import DEADLINE_S, KEY, ROOT
 from registry import PROMPT
 from registry_rust import CLIENTS, DEPENDENCIES
-from test_tls_upstream import Terminator, authority  # noqa: F401 (a fixture)
 
 NAME, SONIC = "my-claude-model", "amazon.nova-2-sonic-v1:0"
 TURNS = 100
@@ -34,18 +33,17 @@ def drive(tmp_path):
     return run
 
 
-@pytest.fixture(scope="module")
-def secure(authority, proxy):  # noqa: F811
-    """The proxy behind TLS, with ALPN for both versions of HTTP: where it is, and the CA to trust."""
-    terminator = Terminator(authority / "server.pem", authority / "server.key", proxy.url)
-    yield {"url": f"https://localhost:{terminator.port}/bedrock", "ca": str(authority / "ca.pem")}
-    terminator.stop()
-
-
 @pytest.fixture
 def key(proxy):
-    """A virtual key of the test's own."""
-    return proxy.manage("/key/generate", {"max_budget": 100})
+    """A virtual key of the test's own, with a key pair."""
+    return proxy.manage("/key/generate", {"max_budget": 100, "sigv4": True})
+
+
+def signer(key, pair):
+    """What signs a job: the key's pair, or the key as access key id with any secret."""
+    if pair:
+        return {"key": key["aws_access_key_id"], "secret": key["aws_secret_access_key"]}
+    return {"key": key["key"], "secret": "anything"}
 
 
 def test_the_sdk_is_the_one_that_is_pinned():
@@ -65,28 +63,30 @@ def test_the_bearer_token_of_the_environment_is_a_key(drive, proxy, simulator):
 
 
 @pytest.mark.parametrize("auth", ["bearer", "sigv4"])
-def test_every_call_works_over_tls(drive, secure, simulator, auth):
+def test_every_call_works_over_tls(drive, proxy, dev_cert, simulator, auth):
     scenarios = ("chat", "stream", "invoke", "invoke-stream", "agent")
-    answers = drive(*[{"scenario": name, "key": KEY, "model": NAME, "auth": auth} | secure for name in scenarios])
+    call = {"url": f"{proxy.secure_url}/bedrock", "key": KEY, "secret": "anything", "model": NAME, "auth": auth}
+    answers = drive(*[call | {"scenario": name} for name in scenarios], **dev_cert["trust"])
     for scenario, answer in zip(scenarios, answers, strict=True):
         assert "error" not in answer and answer["text"], (scenario, answer)
     assert all(request["auth"]["ok"] for request in simulator.requests())
 
 
-def test_a_server_that_cannot_prove_itself_gets_nothing(drive, secure, simulator):
-    [answer] = drive({"scenario": "chat", "key": KEY, "model": NAME, "auth": "bearer", "url": secure["url"]})
+def test_a_server_that_cannot_prove_itself_gets_nothing(drive, proxy, simulator):
+    url = f"{proxy.secure_url}/bedrock"
+    [answer] = drive({"scenario": "chat", "key": KEY, "model": NAME, "auth": "bearer", "url": url})
     assert answer["error"]["class"] == "DispatchFailure", answer
     assert simulator.requests() == []
 
 
-@pytest.mark.parametrize("tls", [True, False])
-def test_a_conversation_goes_on_for_a_hundred_turns_and_is_paid_for(drive, secure, proxy, simulator, key, tls):
+@pytest.mark.parametrize("pair", [False, True], ids=["key", "pair"])
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_a_conversation_goes_on_for_a_hundred_turns_and_is_paid_for(drive, proxy, dev_cert, simulator, key, tls, pair):
     """Each input waits for the answer to the one before it, over HTTP/2 as over HTTP/1.1, which the SDK speaks to
-    http:// URLs. The simulator verifies the signature of every frame."""
+    http:// URLs. The simulator verifies the signature of every frame; with a key pair the proxy does, too."""
     simulator.control("DELETE", "/billed")
-    where = secure if tls else {"url": f"{proxy.url}/bedrock"}
-    job = {"scenario": "conversation", "key": key["key"], "model": SONIC, "auth": "sigv4", "turns": TURNS}
-    [answer] = drive(job | where)
+    job = {"scenario": "conversation", "url": f"{proxy.secure_url if tls else proxy.url}/bedrock", "turns": TURNS}
+    [answer] = drive(job | {"model": SONIC, "auth": "sigv4"} | signer(key, pair), **dev_cert["trust"])
     assert "error" not in answer, answer
     heard = [json.loads(line)["event"]["textInput"]["content"] for line in answer["text"].splitlines()]
     assert heard == [f"input {number}" for number in range(1, TURNS + 1)]
@@ -110,7 +110,15 @@ def test_a_conversation_goes_on_for_a_hundred_turns_and_is_paid_for(drive, secur
     assert (record["status"], record["cost_nano_usd"]) == (200, bill["cost_nano_usd"]), record
 
 
-def test_an_exception_ends_a_conversation_by_its_name(drive, secure, simulator):
+def test_a_conversation_signed_with_another_secret_is_refused(drive, proxy, simulator, key):
+    job = {"scenario": "conversation", "url": f"{proxy.url}/bedrock", "model": SONIC, "auth": "sigv4"}
+    [answer] = drive(job | signer(key, True) | {"secret": "another"})
+    assert (answer["error"]["code"], answer["error"]["status"]) == ("AccessDeniedException", 403), answer
+    assert simulator.requests() == []
+
+
+def test_an_exception_ends_a_conversation_by_its_name(drive, proxy, dev_cert, simulator, key):
     simulator.demand({"fault": {"kind": "exception_frame", "after_frames": 4, "name": "throttlingException"}})
-    [answer] = drive({"scenario": "conversation", "key": KEY, "model": SONIC, "auth": "sigv4"} | secure)
+    job = {"scenario": "conversation", "url": f"{proxy.secure_url}/bedrock", "model": SONIC, "auth": "sigv4"}
+    [answer] = drive(job | signer(key, False), **dev_cert["trust"])
     assert (answer["error"]["class"], answer["events"]) == ("ThrottlingException", 4), answer

@@ -19,23 +19,9 @@ MESSAGES = [{"role": "user", "content": [{"text": "Hello"}]}]
 
 
 @pytest.fixture(scope="module")
-def dev_cert(tmp_path_factory):
-    """What the command says; its `ca` is the file that clients are told to trust."""
-    directory = tmp_path_factory.mktemp("dev") / "cert"
-    done = subprocess.run([binary("dheera_ai"), "dev-cert", "--dir", directory], capture_output=True, text=True, check=True)
-    exports = dict(re.findall(r"^export (\w+)=(\S+)", done.stdout, re.MULTILINE))
-    return {"directory": directory, "says": done.stdout, "exports": exports, "ca": exports["AWS_CA_BUNDLE"]}
-
-
-@pytest.fixture(scope="module")
 def secure(start_proxy, dev_cert):
-    """A proxy with that certificate; only TLS is spoken."""
-    directory = dev_cert["directory"]
-    proxy = start_proxy(
-        DHEERA_AI_MASTER_KEY=KEY,
-        SSL_CERTFILE_PATH=str(directory / "cert.pem"),
-        SSL_KEYFILE_PATH=str(directory / "key.pem"),
-    )
+    """A proxy with a certificate and one port: only TLS is spoken."""
+    proxy = start_proxy(DHEERA_AI_MASTER_KEY=KEY, **dev_cert["files"])
     assert proxy.url.startswith("https://127.0.0.1:")
     return proxy
 
@@ -140,7 +126,7 @@ def test_sessions_are_resumed(secure, dev_cert, version):
 
 def test_every_line_of_dev_cert_can_be_used(secure, dev_cert):
     variables = {"AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
-    assert set(dev_cert["exports"]) == variables and set(dev_cert["exports"].values()) == {dev_cert["ca"]}
+    assert set(dev_cert["trust"]) == variables and set(dev_cert["trust"].values()) == {dev_cert["ca"]}
     port = urlsplit(secure.url).port
     said = dev_cert["says"].replace("localhost:4000", f"localhost:{port}").replace("config.yaml", f"{ROOT}/conf/demo.yaml")
     environment = {"PATH": f"{binary('dheera_ai').parent}:{os.environ['PATH']}", "DHEERA_AI_MASTER_KEY": KEY}

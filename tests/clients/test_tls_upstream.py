@@ -1,58 +1,14 @@
 """The way to AWS is TLS. A terminator in front of the simulator stands in for it, with a certificate of a CA of our own:
 the proxy has to trust it through AWS_CA_BUNDLE, to refuse it without, and to refuse it under another name."""
 
-import asyncio
-import ssl
 import subprocess
-import threading
-from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
-
 from conftest import KEY, client
+from tap import Tap
 
 MESSAGES = [{"role": "user", "content": [{"text": "Hello"}]}]
-
-
-class Terminator:
-    """Takes TLS connections on a port of its own and passes their bytes to the simulator, and back."""
-
-    def __init__(self, certificate, key, target):
-        self.target = urlsplit(target)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(certificate, key)
-        self.context.set_alpn_protocols(["h2", "http/1.1"])
-        self.names = []
-        self.context.sni_callback = lambda _socket, name, _context: self.names.append(name)
-        self.loop = asyncio.new_event_loop()
-        self.server = self.loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context)
-        )
-        self.port = self.server.sockets[0].getsockname()[1]
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-
-    async def _serve(self, reader, writer):
-        try:
-            to_reader, to_writer = await asyncio.open_connection(self.target.hostname, self.target.port)
-            await asyncio.gather(self._pass(reader, to_writer), self._pass(to_reader, writer))
-        except OSError:
-            writer.close()
-
-    @staticmethod
-    async def _pass(reader, writer):
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        finally:
-            writer.close()
-
-    def stop(self):
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.server.close()
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +30,7 @@ def authority(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def terminator(authority, _simulator):
-    terminator = Terminator(authority / "server.pem", authority / "server.key", _simulator.url)
+    terminator = Tap(_simulator.url, authority / "server.pem", authority / "server.key")
     yield terminator
     terminator.stop()
 

@@ -3,11 +3,11 @@
 import { AnthropicBedrock } from "@anthropic-ai/bedrock-sdk";
 import { PROMPT, REGION, serve, TOKENS_MAX } from "./driver.mjs";
 
-const client = ({ url, key, auth }) =>
+const client = ({ url, key, secret, auth }) =>
   new AnthropicBedrock({
     awsRegion: REGION,
     baseURL: url,
-    ...(auth === "bearer" ? { apiKey: key } : { awsAccessKey: key, awsSecretKey: "anything" }),
+    ...(auth === "bearer" ? { apiKey: key } : { awsAccessKey: key, awsSecretKey: secret }),
   });
 
 const message = ({ model }) => ({

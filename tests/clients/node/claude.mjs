@@ -18,9 +18,9 @@ const formats = {
 };
 
 const keys = {
-  bearer: (key) => ({ CLAUDE_CODE_SKIP_BEDROCK_AUTH: "1", ANTHROPIC_AUTH_TOKEN: key }),
-  "bedrock-key": (key) => ({ AWS_BEARER_TOKEN_BEDROCK: key }),
-  sigv4: (key) => ({ AWS_ACCESS_KEY_ID: key, AWS_SECRET_ACCESS_KEY: "anything" }),
+  bearer: ({ key }) => ({ CLAUDE_CODE_SKIP_BEDROCK_AUTH: "1", ANTHROPIC_AUTH_TOKEN: key }),
+  "bedrock-key": ({ key }) => ({ AWS_BEARER_TOKEN_BEDROCK: key }),
+  sigv4: ({ key, secret }) => ({ AWS_ACCESS_KEY_ID: key, AWS_SECRET_ACCESS_KEY: secret }),
 };
 
 // `only` puts the model in the place of each of Claude Code's own; without, it tries which of those can be called.
@@ -33,19 +33,20 @@ const models = (name, only) => ({
   }),
 });
 
-const environment = ({ url, key, auth, model, only = true }, home) => ({
+const environment = ({ url, key, secret, auth, model, only = true }, home) => ({
   PATH: process.env.PATH,
   HOME: home,
   TMPDIR: home,
   CLAUDE_CODE_USE_BEDROCK: "1",
   ANTHROPIC_BEDROCK_BASE_URL: url,
   AWS_REGION: REGION,
+  ...(process.env.NODE_EXTRA_CA_CERTS && { NODE_EXTRA_CA_CERTS: process.env.NODE_EXTRA_CA_CERTS }),
   // By default it tries ten times more, which takes three minutes.
   CLAUDE_CODE_MAX_RETRIES: "1",
   CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
   DISABLE_TELEMETRY: "1",
   DISABLE_AUTOUPDATER: "1",
-  ...keys[auth](key),
+  ...keys[auth]({ key, secret }),
   ...models(model, only),
 });
 

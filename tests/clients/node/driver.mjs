@@ -22,7 +22,7 @@ export async function serve(scenarios, describe) {
 }
 
 // What the AWS SDK is told: where, and the key. The rest is its defaults.
-export function settings({ url, key, secret = "anything", auth, region = REGION }) {
+export function settings({ url, key, secret, auth, region = REGION }) {
   const usual = { region, endpoint: url };
   delete process.env.AWS_BEARER_TOKEN_BEDROCK;
   if (auth === "sigv4") return { ...usual, credentials: { accessKeyId: key, secretAccessKey: secret } };

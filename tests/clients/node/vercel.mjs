@@ -4,11 +4,11 @@ import { createAmazonBedrock } from "@ai-sdk/amazon-bedrock";
 import { generateText, streamText } from "ai";
 import { PROMPT, REGION, serve, TOKENS_MAX } from "./driver.mjs";
 
-function question({ url, key, auth, model }) {
+function question({ url, key, secret, auth, model }) {
   const bedrock = createAmazonBedrock({
     region: REGION,
     baseURL: url,
-    ...(auth === "bearer" ? { apiKey: key } : { accessKeyId: key, secretAccessKey: "anything" }),
+    ...(auth === "bearer" ? { apiKey: key } : { accessKeyId: key, secretAccessKey: secret }),
   });
   return { model: bedrock(model), prompt: PROMPT, maxOutputTokens: TOKENS_MAX };
 }

@@ -10,7 +10,7 @@ def call(job):
     if job.auth == "bearer":
         key = dict(api_key=job.key)
     else:
-        key = dict(aws_access_key=job.key, aws_secret_key="anything")
+        key = dict(aws_access_key=job.key, aws_secret_key=job.secret)
     client = AnthropicBedrock(base_url=job.url, aws_region=REGION, **key)
     if job.scenario == "chat":
         answer = client.messages.create(model=job.model, **MESSAGE)

@@ -27,8 +27,6 @@ class Refused(Exception):
 def call(job):
     give_aws_key(job)
     os.environ |= {"AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": job.url}
-    if job.ca:
-        os.environ["AWS_CA_BUNDLE"] = job.ca
     SCENARIOS[job.scenario](job)
 
 

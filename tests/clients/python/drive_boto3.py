@@ -11,7 +11,7 @@ MESSAGES = [{"role": "user", "content": [{"text": PROMPT}]}]
 def call(job):
     give_aws_key(job)
     service = "bedrock-agent-runtime" if job.scenario == "agent" else "bedrock-runtime"
-    one = boto3.Session(region_name=REGION).client(service, endpoint_url=job.url, verify=job.ca)
+    one = boto3.Session(region_name=REGION).client(service, endpoint_url=job.url)
     SCENARIOS[job.scenario](one, job)
 
 

@@ -5,7 +5,10 @@ from langchain_aws import ChatBedrock, ChatBedrockConverse
 
 
 def call(job):
-    key = dict(aws_access_key_id=job.key, aws_secret_access_key="anything")
+    if job.auth == "bearer":
+        key = dict(bedrock_api_key=job.key)
+    else:
+        key = dict(aws_access_key_id=job.key, aws_secret_access_key=job.secret)
     where = dict(model=job.model, provider="anthropic", region_name=REGION, endpoint_url=job.url, **key)
     if job.scenario in ("chat", "stream"):
         model = ChatBedrockConverse(**where, max_tokens=TOKENS_MAX, disable_streaming=False)

@@ -19,8 +19,9 @@ CLAUDE_BODY = {
 class Job:
     """One call to make, and what has come of it so far."""
 
-    def __init__(self, scenario, url, key, model, auth, ca=None):
-        self.scenario, self.url, self.key, self.model, self.auth, self.ca = scenario, url, key, model, auth, ca
+    def __init__(self, scenario, url, key, model, auth, secret="anything"):
+        self.scenario, self.url, self.model = scenario, url, model
+        self.auth, self.key, self.secret = auth, key, secret
         self.text, self.events, self.usage = "", 0, {}
 
     def hears(self, text):
@@ -57,7 +58,7 @@ def give_aws_key(job):
     if job.auth == "bearer":
         os.environ["AWS_BEARER_TOKEN_BEDROCK"] = job.key
     else:
-        os.environ |= {"AWS_ACCESS_KEY_ID": job.key, "AWS_SECRET_ACCESS_KEY": "anything"}
+        os.environ |= {"AWS_ACCESS_KEY_ID": job.key, "AWS_SECRET_ACCESS_KEY": job.secret}
 
 
 def serve(function):

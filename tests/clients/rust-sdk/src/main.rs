@@ -1,9 +1,8 @@
 //! The AWS SDK for Rust, unmodified and with its default settings, as a driver of the client tests: jobs in, answers
 //! out, one JSON object a line (tests/clients/registry.py has the contract).
 //!
-//! A job's `auth` says how the key is given: `bearer`, `sigv4` (as access key id), or `environment`, where the SDK finds
-//! it by itself. `ca` names a file with a certificate to trust besides the system's. The scenario `conversation` is
-//! InvokeModelWithBidirectionalStream, which the other clients do not have.
+//! A job's `auth` says how the key is given: `bearer`, `sigv4` (as access key id, with its `secret`), or `environment`,
+//! where the SDK finds it by itself. The scenario `conversation` is InvokeModelWithBidirectionalStream.
 
 #![expect(clippy::print_stdout, reason = "the answers go to the tests on standard output")]
 
@@ -16,8 +15,8 @@ use std::io::BufRead;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_bedrockruntime::config::{Credentials, Token};
+use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use serde_json::Value;
 
 /// What goes wrong beside the SDK is the tests' mistake and ends the driver.
@@ -51,14 +50,9 @@ async fn answer(job: &Value) -> Result<Value, Failed> {
 }
 
 async fn config(job: &Value, agent: bool) -> Result<SdkConfig, Failed> {
-    let mut trust = TrustStore::default();
-    if let Some(path) = job["ca"].as_str() {
-        trust.add_pem_certificate(std::fs::read(path)?);
-    }
-    let http_client = aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .tls_context(TlsContext::builder().with_trust_store(trust).build()?)
-        .build_https();
+    // The SDK's default client, but for where its cryptography comes from.
+    let http_client =
+        aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client)
         .endpoint_url(member(job, "url")?)
@@ -68,7 +62,7 @@ async fn config(job: &Value, agent: bool) -> Result<SdkConfig, Failed> {
         "environment" => loader,
         // Operations of agents take no bearer token: the SDK would find no way to authenticate.
         "bearer" if !agent => loader.no_credentials().token_provider(Token::new(key()?, None)),
-        _ => loader.credentials_provider(Credentials::new(key()?, "anything", None, None, "driver")),
+        _ => loader.credentials_provider(Credentials::new(key()?, member(job, "secret")?, None, None, "driver")),
     };
     Ok(loader.load().await)
 }
