@@ -261,7 +261,7 @@ dheera_ai --config config.yaml --ssl-certfile-path {cert} --ssl-keyfile-path {ke
 # 2. Clients, each in its shell, call https://localhost:4000/bedrock and trust the authority:
 export AWS_CA_BUNDLE={ca}          # boto3, AWS CLI
 export NODE_EXTRA_CA_CERTS={ca}    # JavaScript SDKs, Claude Code
-export SSL_CERT_FILE={ca}          # httpx: Anthropic's Python SDK
+export SSL_CERT_FILE={ca}          # Anthropic's and openai's Python SDKs, Rust SDK
 export REQUESTS_CA_BUNDLE={ca}     # requests
 curl --cacert {ca} https://localhost:4000/health/liveliness
 dheera_ai key list --url https://localhost:4000 --ca {ca}

@@ -21,15 +21,13 @@ use crate::usage::UsageReader;
 /// AWS closes idle connections after a minute and more; ours end first, so that a kept one is rarely a dead one.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(50);
 
-/// Streams over one connection, at most what AWS's own limit of 128 allows.
-const HTTP2_STREAMS_MAX: u32 = 100;
+/// One conversation has a connection to itself, as in AWS's SDK for JavaScript (`disableConcurrentStreams` of its client
+/// 3.1164): streams share the connection's windows, those of the upstream too, so one that stands still stops the others.
+const HTTP2_STREAMS_MAX: usize = 1;
 
-/// What of one stream's answer may wait here for its client: speech takes 85 KB/s, and over a round trip of 100 ms this is
-/// fifteen times as much.
-const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
-
-/// Room for all streams of a connection, so that those whose clients do not read cannot stop the others.
-const HTTP2_CONNECTION_WINDOW_BYTES: u32 = HTTP2_STREAMS_MAX * HTTP2_STREAM_WINDOW_BYTES;
+/// What of an answer may wait here for its client: speech takes 85 KB/s, and over a round trip of 100 ms this is fifteen
+/// times as much.
+const HTTP2_WINDOW_BYTES: u32 = 128 * 1024;
 
 /// Picks deployments until one has credentials and an address.
 pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
@@ -164,7 +162,7 @@ fn peer(gateway: &Gateway, target: &Target, address: std::net::SocketAddr, repea
 /// Bidirectional streams need HTTP/2; without TLS it is spoken by prior knowledge.
 fn over_http2(peer: &mut HttpPeer) {
     peer.options.set_http_version(2, 2);
-    peer.options.max_h2_streams = HTTP2_STREAMS_MAX as usize;
-    peer.options.h2_stream_window_size = Some(HTTP2_STREAM_WINDOW_BYTES);
-    peer.options.h2_connection_window_size = Some(HTTP2_CONNECTION_WINDOW_BYTES);
+    peer.options.max_h2_streams = HTTP2_STREAMS_MAX;
+    peer.options.h2_stream_window_size = Some(HTTP2_WINDOW_BYTES);
+    peer.options.h2_connection_window_size = Some(HTTP2_WINDOW_BYTES);
 }
