@@ -31,7 +31,7 @@ on_both_stores! {
     another_salt_key_opens_nothing,
 }
 
-const SALT_KEY: &str = "a salt key of these tests, 0123456789";
+const SALT_KEY: &str = "a-salt-key-of-these-tests-0123456789";
 const STREAMING: &str = "STREAMING-AWS4-HMAC-SHA256-EVENTS";
 
 /// A key and its pair.
@@ -340,7 +340,7 @@ async fn a_pair_is_replaced_and_removed_with_its_key(store: Store) {
 async fn another_salt_key_opens_nothing(store: Store) {
     let mut stand = stand(store).await;
     let pair = make(&stand, json!({})).await;
-    stand.set("DHEERA_AI_SALT_KEY", "another salt key, 0123456789");
+    stand.set("DHEERA_AI_SALT_KEY", "another-salt-key-0123456789");
     stand.restart(0).await;
     refused(&stand, "another salt key", &signed(&pair, &asked(), How::Header), "key_unsealable").await;
     let said = stand.proxy().stderr();
