@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Connection, Http, Plan, Store, converse, dollars, nano, on_both_stores, rules, served};
+use crate::support::{Connection, Http, Plan, Stand, Store, converse, dollars, nano, on_both_stores, rules, served};
 
 on_both_stores! {
     a_killed_proxy_charges_what_was_in_flight,
@@ -121,12 +121,7 @@ async fn redis_goes_and_comes_back() {
         }
         println!("Redis {outage}: a call with a budget was refused within {slowest:?}");
         assert!(slowest < Duration::from_secs(if outage == "killed" { 2 } else { 4 }), "{slowest:?}");
-        // Who was refused because his key could not be read has not asked the ledger, which finds out by itself.
-        let out = Instant::now();
-        while stand.sum("dheera_ai_store_up", &[]).await > 0 {
-            assert!(out.elapsed() < crate::support::DEADLINE, "a proxy does not see that Redis is gone");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        every_proxy_sees_that_redis_is_gone(&stand).await;
         let redis = stand.redis.as_mut().unwrap();
         let back = Instant::now();
         if outage == "killed" {
@@ -151,6 +146,15 @@ async fn redis_goes_and_comes_back() {
         stand.assert_spent(&limited, of_limited * 780_000).await;
         stand.assert_spent(&unlimited, of_unlimited * 780_000).await;
         assert_eq!(stand.simulator.billed().total_nano_usd, (of_limited + of_unlimited) * 780_000);
+    }
+}
+
+/// Who was refused because his key could not be read has not asked the ledger, which finds out by itself.
+async fn every_proxy_sees_that_redis_is_gone(stand: &Stand) {
+    let out = Instant::now();
+    while stand.sum("dheera_ai_store_up", &[]).await > 0 {
+        assert!(out.elapsed() < crate::support::DEADLINE, "a proxy does not see that Redis is gone");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -213,7 +217,7 @@ async fn the_journal_outlives_redis_and_the_proxy() {
     assert_eq!(served(&answered), 5);
     stand.spent(&key).await;
     // Five calls are answered while Redis is away, five are in flight when the proxy is killed.
-    let call = |stand: &crate::support::Stand| {
+    let call = |stand: &Stand| {
         let (address, asked) = (stand.proxy().address, asked.clone().by(&key.secret));
         tokio::spawn(async move {
             let mut connection = Connection::open(address, Http::One).await;
