@@ -98,7 +98,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         deployments,
         direct,
         endpoints,
-        router: Router { num_retries, connect_timeout },
+        router: Router { num_retries, connect_timeout, .. },
         limits,
         request_log,
         price_book,

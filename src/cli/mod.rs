@@ -116,6 +116,12 @@ struct Serving {
     /// Serve other machines without a master key: whoever reaches the port spends on your AWS account
     #[arg(long)]
     allow_anonymous: bool,
+    /// Take the sockets over from the proxy that runs with the same configuration, and let it finish its requests
+    #[arg(short, long)]
+    upgrade: bool,
+    /// Where the one hands them to the other [default: upgrade.sock in store_path]
+    #[arg(long, alias = "upgrade_socket", value_name = "PATH")]
+    upgrade_socket: Option<PathBuf>,
 }
 
 impl Serving {
@@ -130,6 +136,8 @@ impl Serving {
             ssl_port: self.ssl_port.or(before.ssl_port),
             num_workers: self.num_workers.or(before.num_workers),
             allow_anonymous: self.allow_anonymous || before.allow_anonymous,
+            upgrade: self.upgrade || before.upgrade,
+            upgrade_socket: self.upgrade_socket.or(before.upgrade_socket),
         }
     }
 }
@@ -307,6 +315,8 @@ fn configuration(serving: Serving, environment: &dyn Environment, err: &mut dyn 
         ssl_port: serving.ssl_port,
         num_workers: serving.num_workers,
         allow_anonymous: serving.allow_anonymous,
+        upgrade: serving.upgrade,
+        upgrade_socket: serving.upgrade_socket,
     };
     match load(source, environment, &overrides) {
         Ok(loaded) => Ok(Some(loaded)),

@@ -52,6 +52,50 @@ pub const NUM_RETRIES: u32 = 2;
 
 pub const WEIGHT: u32 = 1;
 
+/// Envoy's and Finagle's: a storm of errors becomes a fifth larger, and not three times as large.
+pub const RETRY_BUDGET_PERCENT: u32 = 20;
+
+/// `LiteLLM`'s default of its router: three failures are taken, the fourth is a pattern.
+pub const ALLOWED_FAILS: u32 = 3;
+
+/// As `LiteLLM`'s: what throttling by the second needs to pass, and little to lose if it was nothing.
+pub const COOLDOWN_TIME: Duration = Duration::from_secs(5);
+
+/// Quotas are by the minute, so after that any deployment is worth another try.
+pub const COOLDOWN_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// As `LiteLLM`'s.
+pub const MAX_FALLBACKS: usize = 5;
+
+/// What names the requests that belong together, lower case; the second is Claude Code's.
+pub const AFFINITY_HEADERS: [&str; 2] = ["x-dheera-ai-affinity", "x-claude-code-session-id"];
+
+/// A dead address is found within twice this time; a check is a handshake, which AWS does not charge for.
+pub const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Each connection takes 64 KiB while it reads a head: little over a gigabyte if all of them are at it.
+pub const CONNECTIONS_MAX: usize = 20_000;
+
+/// Open streams take some 40 KB each, so 200 MB. Bedrock's own quotas are far below for most accounts.
+pub const IN_FLIGHT_MAX: usize = 5_000;
+
+pub const QUEUED_MAX: usize = 1_000;
+
+/// Who waits for longer is better served by an answer that says so: SDKs try again by themselves.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Apache's `mod_reqtimeout` and nginx allow 20 to 60 s for a head.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Bytes per second; Apache's `mod_reqtimeout` has the same.
+pub const CLIENT_RATE_MIN: u64 = 500;
+
+/// Load balancers that need time to see that the proxy is not ready are told of by their operators.
+pub const SHUTDOWN_DELAY: Duration = Duration::ZERO;
+
+/// In the directory of the store.
+pub const UPGRADE_SOCKET: &str = "upgrade.sock";
+
 /// `RoleSessionName` where none is configured; it is what `CloudTrail` shows.
 pub const ROLE_SESSION_NAME: &str = "dheera-ai";
 

@@ -40,12 +40,12 @@ const fn ignored(name: &'static str, why: &'static str) -> Key {
 }
 
 const REMOVE: &str = "Remove it";
-const NO_LIMITS: &str = "Remove it: deployments have no rate limits yet. Limit keys with `rpm_limit`; share the load unevenly with `weight`";
+const NO_LIMITS: &str = "Remove it: write `rpm`, `tpm` or `max_parallel_requests`, or limit keys with `rpm_limit`";
 const NO_BUDGETS: &str =
     "Remove it: deployments have no budgets. Give keys, teams or tags a `max_budget` or `model_max_budget`";
-const NO_FALLBACKS: &str =
-    "Remove it: further entries under the same `model_name` are tried in turn, up to `num_retries`";
-const NO_COOLDOWN: &str = "Remove it: a deployment that failed is passed over within a request, not between requests";
+const NO_FALLBACKS: &str = "Write `fallbacks`, or further entries under the same `model_name`";
+const NO_COOLDOWN: &str =
+    "Write `router_settings.allowed_fails` and `cooldown_time`: they are the same for all deployments";
 const NO_DATABASE: &str = "Remove it: there is no SQL database; `store_path` and `redis_url` say where state is kept";
 const REDIS_ELSEWHERE: &str = "Write it under `general_settings`";
 const NO_DEFAULTS: &str = "Remove it: write the limits into each request that makes a key, user, customer or team";
@@ -56,8 +56,7 @@ const NO_ALERTS: &str = "Remove it: alert on the metrics of /metrics";
 const NO_ACCESS: &str = "Remove it: list what a key, team or user may call in its `models`";
 const NO_ROUTES: &str = "Remove it: give keys `allowed_routes` or `allowed_operations`";
 const NO_AUTH: &str = "Remove it: callers prove themselves with the master key or a virtual key";
-const NO_QUEUE: &str =
-    "Remove it: `global_max_parallel_requests` and `max_buffered_size_mb` bound what is in flight; nothing is queued";
+const ONE_QUEUE: &str = "Write `max_in_flight_requests`, `max_queued_requests` and `admission_queue_timeout`, which are for all workers together";
 const ALWAYS_CLOSED: &str = "a key with limits is refused while the store cannot be reached, always";
 const PASSTHROUGH: &str = "requests are never translated, so there is nothing to drop or modify";
 const LOGGING: &str = "logs are JSON lines; their level is set with RUST_LOG";
@@ -112,18 +111,20 @@ pub(super) const MODEL_PARAMS: &[Key] = &[
     active("weight"),
     active("timeout"),
     active("stream_timeout"),
+    active("total_timeout"),
+    active("stream_total_timeout"),
+    active("max_retries"),
+    active("rpm"),
+    active("tpm"),
+    active("max_parallel_requests"),
     ignored("drop_params", PASSTHROUGH),
     ignored("additional_drop_params", PASSTHROUGH),
     ignored("modify_params", PASSTHROUGH),
     ignored("use_in_pass_through", "every entry serves the pass-through"),
-    unsupported("rpm", NO_LIMITS),
-    unsupported("tpm", NO_LIMITS),
     unsupported("itpm", NO_LIMITS),
     unsupported("otpm", NO_LIMITS),
-    unsupported("max_parallel_requests", NO_LIMITS),
     unsupported("default_api_key_rpm_limit", NO_LIMITS),
     unsupported("default_api_key_tpm_limit", NO_LIMITS),
-    unsupported("max_retries", "Remove it: `router_settings.num_retries` bounds the attempts of a request"),
     unsupported("max_budget", NO_BUDGETS),
     unsupported("budget_duration", NO_BUDGETS),
     unsupported("cooldown_time", NO_COOLDOWN),
@@ -176,25 +177,35 @@ pub(super) const ROUTER: &[Key] = &[
     active("timeout"),
     active("stream_timeout"),
     active("connect_timeout"),
+    active("total_timeout"),
+    active("stream_total_timeout"),
+    active("cache_affinity"),
+    active("affinity_header_name"),
+    active("retry_budget_percent"),
+    active("allowed_fails"),
+    active("cooldown_time"),
+    active("cooldown_time_max"),
+    active("disable_cooldowns"),
+    active("fallbacks"),
+    active("context_window_fallbacks"),
+    active("default_fallbacks"),
+    active("max_fallbacks"),
+    active("health_check_interval"),
     ignored("set_verbose", LOGGING),
     ignored("debug_level", LOGGING),
-    unsupported("routing_strategy_args", "Remove it: `simple-shuffle` takes no arguments"),
-    unsupported("fallbacks", NO_FALLBACKS),
-    unsupported("default_fallbacks", NO_FALLBACKS),
-    unsupported("context_window_fallbacks", NO_FALLBACKS),
-    unsupported("content_policy_fallbacks", NO_FALLBACKS),
-    unsupported("max_fallbacks", NO_FALLBACKS),
-    unsupported("enable_weighted_failover", NO_FALLBACKS),
-    unsupported("allowed_fails", NO_COOLDOWN),
+    ignored("enable_weighted_failover", "the next deployment too is chosen by `routing_strategy`"),
+    unsupported("routing_strategy_args", "Remove it: the strategies take no arguments"),
+    unsupported(
+        "content_policy_fallbacks",
+        "Remove it: what a guardrail or a model refuses is an answer, and is delivered",
+    ),
     unsupported("allowed_fails_policy", NO_COOLDOWN),
-    unsupported("cooldown_time", NO_COOLDOWN),
-    unsupported("disable_cooldowns", NO_COOLDOWN),
     unsupported("retry_after", "Remove it: another deployment is tried at once"),
     unsupported("retry_policy", "Remove it: use `num_retries`"),
     unsupported("model_group_retry_policy", "Remove it: use `num_retries`"),
     unsupported("model_group_alias", "Remove it: repeat the entry under the other `model_name`"),
     unsupported("enable_pre_call_checks", REMOVE),
-    unsupported("optional_pre_call_checks", REMOVE),
+    unsupported("optional_pre_call_checks", "Remove it; for `prompt_caching` write `cache_affinity`"),
     unsupported("enable_health_check_routing", REMOVE),
     unsupported("enable_tag_filtering", "Remove it: there is no routing by tag"),
     unsupported("provider_budget_config", NO_BUDGETS),
@@ -218,6 +229,11 @@ pub(super) const SETTINGS: &[Key] = &[
     active("callbacks"),
     active("success_callback"),
     active("failure_callback"),
+    active("allowed_fails"),
+    active("cooldown_time"),
+    active("fallbacks"),
+    active("context_window_fallbacks"),
+    active("default_fallbacks"),
     ignored("drop_params", PASSTHROUGH),
     ignored("modify_params", PASSTHROUGH),
     ignored("json_logs", LOGGING),
@@ -238,12 +254,7 @@ pub(super) const SETTINGS: &[Key] = &[
     unsupported("default_team_settings", NO_DEFAULTS),
     unsupported("key_generation_settings", AT_CREATION),
     unsupported("upperbound_key_generate_params", AT_CREATION),
-    unsupported("fallbacks", NO_FALLBACKS),
-    unsupported("default_fallbacks", NO_FALLBACKS),
-    unsupported("context_window_fallbacks", NO_FALLBACKS),
     unsupported("content_policy_fallbacks", NO_FALLBACKS),
-    unsupported("allowed_fails", NO_COOLDOWN),
-    unsupported("cooldown_time", NO_COOLDOWN),
     unsupported("ssl_verify", NO_TLS),
     unsupported("ssl_certificate", NO_TLS),
     unsupported("ssl_security_level", NO_TLS),
@@ -269,6 +280,15 @@ pub(super) const GENERAL: &[Key] = &[
     active("client_idle_timeout"),
     active("upstream_idle_timeout"),
     active("shutdown_timeout"),
+    active("shutdown_delay"),
+    active("upgrade_socket"),
+    active("max_connections"),
+    active("max_in_flight_requests"),
+    active("max_queued_requests"),
+    active("admission_queue_timeout"),
+    alias("admission_queue_timeout_seconds", "admission_queue_timeout"),
+    active("client_header_timeout"),
+    active("min_client_rate"),
     active("request_log"),
     active("operation_prices"),
     active("store_path"),
@@ -315,9 +335,8 @@ pub(super) const GENERAL: &[Key] = &[
     unsupported("store_model_in_db", "Remove it: models are those of `model_list`"),
     unsupported("store_prompts_in_spend_logs", "Remove it: messages are never stored"),
     unsupported("max_parallel_requests", "Write `global_max_parallel_requests`, or limit keys"),
-    unsupported("max_in_flight_requests_per_worker", NO_QUEUE),
-    unsupported("max_queued_requests_per_worker", NO_QUEUE),
-    unsupported("admission_queue_timeout_seconds", NO_QUEUE),
+    unsupported("max_in_flight_requests_per_worker", ONE_QUEUE),
+    unsupported("max_queued_requests_per_worker", ONE_QUEUE),
     unsupported("max_response_size_mb", "Remove it: answers stream through and are not held"),
     unsupported("pass_through_request_timeout", "Use `dheera_ai_settings.request_timeout`"),
     unsupported("pass_through_endpoints", "Remove it: only Bedrock is served"),
@@ -338,7 +357,7 @@ pub(super) const GENERAL: &[Key] = &[
     unsupported("alerting_threshold", NO_ALERTS),
     unsupported("alert_types", NO_ALERTS),
     unsupported("background_health_checks", REMOVE),
-    unsupported("health_check_interval", REMOVE),
+    unsupported("health_check_interval", "Write it under `router_settings`"),
     unsupported("cancel_on_disconnect", "Write `drain_timeout: 0` to stop reading when a client goes away"),
     unsupported("completion_model", "Remove it: the path of each request names the model"),
 ];

@@ -41,6 +41,8 @@ pub struct CliOverrides {
     pub ssl_port: Option<u16>,
     pub num_workers: Option<usize>,
     pub allow_anonymous: bool,
+    pub upgrade: bool,
+    pub upgrade_socket: Option<PathBuf>,
 }
 
 /// A configuration that can be used, and what its operator should know about it.

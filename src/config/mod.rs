@@ -16,6 +16,9 @@ use jiff::tz::TimeZone;
 
 use crate::aws::operation::Service;
 use crate::budget::limit::LimitSet;
+use crate::deployment::affinity::CacheAffinity;
+use crate::deployment::cooldown::CooldownRules;
+use crate::deployment::select::Strategy;
 use crate::price::book::{PriceBook, PriceOverride};
 use crate::types::ids::{DeploymentId, ModelId, ModelName, Region};
 use crate::types::money::NanoUsd;
@@ -69,6 +72,10 @@ pub struct Listen {
     pub tls: Option<Tls>,
     /// Worker threads; one per core by default.
     pub workers: usize,
+    /// Take the listening sockets over from the process that runs now (`--upgrade`).
+    pub upgrade: bool,
+    /// Where the one process hands them to the other.
+    pub upgrade_socket: PathBuf,
 }
 
 /// TLS for clients, HTTP/1.1 and h2 by ALPN.
@@ -111,10 +118,20 @@ pub struct Deployment {
     pub runtime_endpoint: Option<Endpoint>,
     /// Share of the load among deployments of one name; at least 1.
     pub weight: u32,
+    /// Requests and tokens that may be sent to it in a minute, and requests at a time; `None` without a limit.
+    pub rpm: Option<u64>,
+    pub tpm: Option<u64>,
+    pub parallel: Option<u32>,
+    /// How often a request may try it again, after a pause, when no other deployment is left.
+    pub max_retries: u32,
     /// First byte of a non-streamed answer, after the request was sent.
     pub timeout: Duration,
-    /// First byte of a streamed answer.
+    /// First content of a streamed answer.
     pub stream_timeout: Duration,
+    /// The whole of a non-streamed answer; `None` without a bound.
+    pub total_timeout: Option<Duration>,
+    /// The whole of a streamed answer.
+    pub stream_total_timeout: Option<Duration>,
     /// The model whose price applies where `model_id` hides it (an application inference profile, a custom model).
     pub base_model: Option<ModelId>,
     /// Prices of `model_info`; they win over the book.
@@ -200,8 +217,11 @@ pub struct Direct {
     pub bearer: Option<SecretRef>,
     /// Whether ids and ARNs outside `model_list` are served at all.
     pub allow_unlisted_models: bool,
+    /// As those of [`Deployment`].
     pub timeout: Duration,
     pub stream_timeout: Duration,
+    pub total_timeout: Option<Duration>,
+    pub stream_total_timeout: Option<Duration>,
 }
 
 /// Endpoint overrides by service (`AWS_ENDPOINT_URL_BEDROCK_RUNTIME` …) and how AWS's own hosts are chosen.
@@ -229,9 +249,32 @@ pub struct Endpoint {
 /// `router_settings`.
 #[derive(Debug, Clone)]
 pub struct Router {
-    /// Further deployments that are tried after the first.
+    pub strategy: Strategy,
+    pub cache_affinity: CacheAffinity,
+    /// What names the requests that belong together; lower case, first present wins.
+    pub affinity_headers: Vec<String>,
+    /// Further deployments that are tried after the first, over all model names of a request.
     pub num_retries: u32,
+    /// Retries to deployments that have failed, in per cent of the requests.
+    pub retry_budget_percent: u32,
     pub connect_timeout: Duration,
+    pub cooldown: CooldownRules,
+    pub fallbacks: Fallbacks,
+    /// Between two checks of the addresses of an endpoint; zero without any.
+    pub health_check_interval: Duration,
+}
+
+/// Which model names stand in for others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fallbacks {
+    /// When no deployment of the name could serve.
+    pub by_model: BTreeMap<ModelName, Vec<ModelName>>,
+    /// When the prompt is too long for the model.
+    pub context_window: BTreeMap<ModelName, Vec<ModelName>>,
+    /// For names that `by_model` does not hold.
+    pub default: Vec<ModelName>,
+    /// Model names that a request may go on to.
+    pub max: usize,
 }
 
 /// Bounds on what a client may send and how slowly.
@@ -250,6 +293,20 @@ pub struct Limits {
     pub upstream_idle_timeout: Duration,
     /// How long a stop waits for requests in flight.
     pub shutdown_timeout: Duration,
+    /// How long readiness is off before the port closes.
+    pub shutdown_delay: Duration,
+    /// Connections of clients.
+    pub connections_max: usize,
+    /// Requests that are served at a time.
+    pub in_flight_max: usize,
+    /// Requests that wait to be served.
+    pub queued_max: usize,
+    /// How long they wait.
+    pub queue_timeout: Duration,
+    /// From the first byte of a head to its last.
+    pub header_timeout: Duration,
+    /// Bytes per second that a client must send of a body and take of an answer; 0 without a bound.
+    pub client_rate_min: u64,
 }
 
 /// Where the record of each request goes.

@@ -7,11 +7,14 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{
-    Config, Credentials, Deployment, Endpoint, HostPort, OnLowBudget, Redis, RedisTopology, RequestLog, Store, Tls,
-    UnknownUsage,
+    Config, Credentials, Deployment, Endpoint, HostPort, OnLowBudget, Redis, RedisTopology, RequestLog, Router, Store,
+    Tls, UnknownUsage,
 };
 use crate::aws::endpoint::is_application_inference_profile;
+use crate::deployment::affinity::CacheAffinity;
+use crate::deployment::select::Strategy;
 use crate::price::book::{Query, Surface};
+use crate::types::ids::ModelName;
 
 const REDACTED: &str = "\"[redacted]\"";
 
@@ -34,10 +37,7 @@ pub fn to_yaml(config: &Config) -> String {
         yaml.pair(1, "budget_duration", quoted(&period.to_string()));
     }
     yaml.line(0, "router_settings:");
-    yaml.pair(1, "routing_strategy", "simple-shuffle");
-    yaml.pair(1, "num_retries", config.router.num_retries);
-    yaml.pair(1, "stream_timeout", seconds(config.direct.stream_timeout));
-    yaml.pair(1, "connect_timeout", seconds(config.router.connect_timeout));
+    router(config, &mut yaml);
     direct(config, &mut yaml);
     if !config.environment.is_empty() {
         yaml.line(0, "environment_variables:");
@@ -85,6 +85,14 @@ fn general(config: &Config, yaml: &mut Yaml) {
     yaml.pair(1, "client_idle_timeout", seconds(limits.client_idle_timeout));
     yaml.pair(1, "upstream_idle_timeout", seconds(limits.upstream_idle_timeout));
     yaml.pair(1, "shutdown_timeout", seconds(limits.shutdown_timeout));
+    yaml.pair(1, "shutdown_delay", seconds(limits.shutdown_delay));
+    yaml.pair(1, "upgrade_socket", quoted(&config.listen.upgrade_socket.display().to_string()));
+    yaml.pair(1, "max_connections", limits.connections_max);
+    yaml.pair(1, "max_in_flight_requests", limits.in_flight_max);
+    yaml.pair(1, "max_queued_requests", limits.queued_max);
+    yaml.pair(1, "admission_queue_timeout", seconds(limits.queue_timeout));
+    yaml.pair(1, "client_header_timeout", seconds(limits.header_timeout));
+    yaml.pair(1, "min_client_rate", limits.client_rate_min);
     let request_log = match &config.request_log {
         RequestLog::Stdout => "stdout".to_owned(),
         RequestLog::Off => "off".to_owned(),
@@ -98,6 +106,69 @@ fn general(config: &Config, yaml: &mut Yaml) {
         }
     }
     budgets(config, yaml);
+}
+
+fn router(config: &Config, yaml: &mut Yaml) {
+    let Router {
+        strategy,
+        cache_affinity,
+        affinity_headers,
+        num_retries,
+        retry_budget_percent,
+        connect_timeout,
+        cooldown,
+        fallbacks,
+        health_check_interval,
+    } = &config.router;
+    let strategy = match strategy {
+        Strategy::SimpleShuffle => "simple-shuffle",
+        Strategy::LeastBusy => "least-busy",
+        Strategy::LatencyBased => "latency-based-routing",
+        Strategy::UsageBased => "usage-based-routing",
+        Strategy::CostBased => "cost-based-routing",
+    };
+    let cache_affinity = match cache_affinity {
+        CacheAffinity::Auto => "auto",
+        CacheAffinity::Always => "always",
+        CacheAffinity::Off => "\"off\"",
+    };
+    yaml.pair(1, "routing_strategy", strategy);
+    yaml.pair(1, "cache_affinity", cache_affinity);
+    yaml.line(1, &format!("# headers that name what belongs together: {}", affinity_headers.join(", ")));
+    yaml.pair(1, "num_retries", num_retries);
+    yaml.pair(1, "retry_budget_percent", retry_budget_percent);
+    yaml.pair(1, "stream_timeout", seconds(config.direct.stream_timeout));
+    totals(1, config.direct.total_timeout, config.direct.stream_total_timeout, yaml);
+    yaml.pair(1, "connect_timeout", seconds(*connect_timeout));
+    yaml.pair(1, "disable_cooldowns", !cooldown.enabled);
+    yaml.pair(1, "allowed_fails", cooldown.allowed_fails);
+    yaml.pair(1, "cooldown_time", seconds(cooldown.base));
+    yaml.pair(1, "cooldown_time_max", seconds(cooldown.max));
+    yaml.pair(1, "health_check_interval", seconds(*health_check_interval));
+    let list = |names: &[ModelName]| {
+        let quoted: Vec<_> = names.iter().map(|name| quoted(name.as_str())).collect();
+        format!("[{}]", quoted.join(", "))
+    };
+    let maps = [("fallbacks", &fallbacks.by_model), ("context_window_fallbacks", &fallbacks.context_window)];
+    for (key, map) in maps.into_iter().filter(|(_, map)| !map.is_empty()) {
+        yaml.line(1, &format!("{key}:"));
+        for (name, others) in map {
+            yaml.line(2, &format!("- {}: {}", quoted(name.as_str()), list(others)));
+        }
+    }
+    if !fallbacks.default.is_empty() {
+        yaml.pair(1, "default_fallbacks", list(&fallbacks.default));
+    }
+    yaml.pair(1, "max_fallbacks", fallbacks.max);
+}
+
+/// Bounds on whole answers, which there are none of by default.
+fn totals(depth: usize, total: Option<Duration>, stream_total: Option<Duration>, yaml: &mut Yaml) {
+    for (key, timeout) in [("total_timeout", total), ("stream_total_timeout", stream_total)] {
+        if let Some(timeout) = timeout {
+            yaml.pair(depth, key, seconds(timeout));
+        }
+    }
 }
 
 fn budgets(config: &Config, yaml: &mut Yaml) {
@@ -214,6 +285,14 @@ fn entry(deployment: &Deployment, yaml: &mut Yaml) {
     yaml.pair(3, "weight", deployment.weight);
     yaml.pair(3, "timeout", seconds(deployment.timeout));
     yaml.pair(3, "stream_timeout", seconds(deployment.stream_timeout));
+    totals(3, deployment.total_timeout, deployment.stream_total_timeout, yaml);
+    let parallel = deployment.parallel.map(u64::from);
+    for (key, limit) in [("rpm", deployment.rpm), ("tpm", deployment.tpm), ("max_parallel_requests", parallel)] {
+        if let Some(limit) = limit {
+            yaml.pair(3, key, limit);
+        }
+    }
+    yaml.pair(3, "max_retries", deployment.max_retries);
     yaml.line(2, "model_info:");
     yaml.pair(3, "id", quoted(deployment.id.as_str()));
     if let Some(base) = &deployment.base_model {

@@ -3,7 +3,9 @@
 //! `select` and `outcome` are pure decisions; `fleet` holds the deployments a configuration names, `host` the addresses
 //! of the servers behind them, and `profiles` what AWS says of ARNs that hide their model.
 
+pub mod affinity;
 mod control_plane;
+pub mod cooldown;
 pub mod fleet;
 pub mod host;
 pub mod outcome;

@@ -3,6 +3,21 @@
 //! Pure: the random number is an argument. It knows nothing of health; that is the business of whoever builds the
 //! list of candidates.
 
+/// `router_settings.routing_strategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// At random, by weight.
+    SimpleShuffle,
+    /// The fewest requests in flight.
+    LeastBusy,
+    /// The shortest time to the first byte, requests in flight considered.
+    LatencyBased,
+    /// The least used of its `rpm` and `tpm`.
+    UsageBased,
+    /// The cheapest.
+    CostBased,
+}
+
 /// Picks an index into `weights`, leaving out those in `tried`, with a probability proportional to the weight.
 /// `random` is uniform over all of `u64`. `None` when every deployment was tried.
 #[must_use]

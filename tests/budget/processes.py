@@ -226,16 +226,20 @@ class Proxy(Process):
         # JSON is YAML.
         self.config.write_text(json.dumps({"model_list": entries, "general_settings": general}, indent=1))
 
-    def start(self):
-        environment = {
+    def environment(self):
+        return {
             "DHEERA_AI_MASTER_KEY": MASTER_KEY,
             "AWS_ENDPOINT_URL": self.simulator.url,
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        command = [self.binary, "--config", self.config, "--host", "127.0.0.1", "--port", "0"]
-        since = self._spawn(command, environment)
+
+    def command(self):
+        return [self.binary, "--config", self.config, "--host", "127.0.0.1", "--port", "0"]
+
+    def start(self):
+        since = self._spawn(self.command(), self.environment())
         self.url = self.said(r"RUNNING on (http://\S+)", since).group(1)
         return self
 
@@ -256,11 +260,14 @@ class Proxy(Process):
         assert status == 200, f"{method} {path}: {status} {answer}"
         return answer
 
-    def metrics(self):
-        """Sums of all series by name."""
+    def metrics_text(self):
         request = urllib.request.Request(self.url + "/metrics", headers={"authorization": f"Bearer {MASTER_KEY}"})
         with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
-            return sums_of_metrics(answer.read().decode())
+            return answer.read().decode()
+
+    def metrics(self):
+        """Sums of all series by name."""
+        return sums_of_metrics(self.metrics_text())
 
     def records(self):
         """The request log. A last line that `kill -9` cut is left out."""

@@ -84,13 +84,16 @@ class Stand:
             simulator.behave(BASE_RULE | (rule or {}))
             port = await stand._open_store(store, replica)
             for number in range(proxies):
-                proxy = Proxy(f"proxy-{number}", directory / f"proxy-{number}", stand.binary, simulator, port, settings)
+                proxy = stand.proxy(f"proxy-{number}", port, settings)
                 stand.proxies.append(proxy)
                 await asyncio.to_thread(proxy.start)
         except BaseException:
             await stand.close()
             raise
         return stand
+
+    def proxy(self, name, redis_port, settings):
+        return Proxy(name, self.directory / name, self.binary, self.simulator, redis_port, settings)
 
     async def _open_store(self, store, replica):
         if store == "embedded":
@@ -111,10 +114,15 @@ class Stand:
         await asyncio.to_thread(replica.start)
         await eventually(replica.in_sync, "the replica to catch up")
 
+    @property
+    def simulators(self):
+        """Everybody who bills."""
+        return [self.simulator]
+
     async def close(self):
         self.client.close()
         statuses = {}
-        for process in [*self.proxies, self.simulator, *self.redis]:
+        for process in [*self.proxies, *self.simulators, *self.redis]:
             statuses[process.name] = await asyncio.to_thread(process.stop)
         if self.switch:
             await self.switch.close()
@@ -209,8 +217,8 @@ class Stand:
             ],
             global_spend=money.nano(total["spend"]),
             records=[record for proxy in self.proxies for record in proxy.records()],
-            bill=self.simulator.rows(),
-            billed_total=self.simulator.billed()["total_nano_usd"],
+            bill=[row for simulator in self.simulators for row in simulator.rows()],
+            billed_total=sum(simulator.billed()["total_nano_usd"] for simulator in self.simulators),
             answered=self.answered,
             overrun=int(sum(sums.get("dheera_ai_budget_overrun_nano_usd_total", 0) for sums in metrics)),
             open_leases=int(max(sums.get("dheera_ai_leases_open", 0) for sums in metrics)),

@@ -4,6 +4,10 @@ use std::time::Duration;
 use super::*;
 use crate::aws::operation::Service;
 use crate::config::{Credentials, Deployment, Endpoint, RequestLog, show};
+use crate::deployment::affinity::CacheAffinity;
+use crate::deployment::cooldown::CooldownRules;
+use crate::deployment::select::Strategy;
+use crate::types::ids::ModelName;
 use crate::types::money::NanoUsd;
 
 fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, Secret> {
@@ -68,8 +72,10 @@ fn every_mistake_in_an_entry_has_its_place_and_remedy() {
         (with("zzz: x"), "6:7", "unknown key", "docs/configuration.md"),
         (with("master_key: x"), "6:7", "unknown key", "belongs in `general_settings`"),
         (with("base_model: x"), "6:7", "unknown key", "belongs in `model_list[].model_info`"),
-        (with("rpm: 5"), "6:7", "known but not supported", "weight"),
-        (with("max_retries: 5"), "6:7", "known but not supported", "num_retries"),
+        (with("itpm: 5"), "6:7", "known but not supported", "`rpm`"),
+        (with("rpm: 0"), "6:12", "`0` is not a whole number", "from 1"),
+        (with("max_retries: 50"), "6:20", "`50` is not a whole number", "from 0 to 20"),
+        (with("cooldown_time: 5"), "6:7", "known but not supported", "router_settings.allowed_fails"),
         (with("max_tokens: 5"), "6:7", "known but not supported", "clients set this"),
         (with("weight: 0"), "6:15", "`0` is not a whole number", "from 1 to 1000000"),
         (with("weight: 1.5"), "6:15", "`1.5` is not a whole number", "from 1"),
@@ -157,23 +163,44 @@ fn every_mistake_around_the_entries_has_its_place_and_remedy() {
 }
 
 #[test]
-fn every_mistake_in_the_settings_has_its_place_and_remedy() {
+fn every_mistake_in_routing_has_its_place_and_remedy() {
     check_cases(&[
-        (
-            "router_settings: {routing_strategy: least-busy}\n".to_owned(),
-            "1:37",
-            "known but not supported",
-            "simple-shuffle",
-        ),
         (
             "router_settings: {routing_strategy: random}\n".to_owned(),
             "1:37",
-            "is not a routing strategy",
-            "simple-shuffle",
+            "`random` is not one of the words",
+            "`latency-based-routing`",
         ),
+        ("router_settings: {cache_affinity: yes}\n".to_owned(), "1:35", "`yes` is not one of the words", "`auto`"),
         ("router_settings: {num_retries: 100}\n".to_owned(), "1:32", "`100` is not", "from 0 to 20"),
-        ("router_settings: {fallbacks: []}\n".to_owned(), "1:19", "known but not supported", "model_name"),
-        ("router_settings: {cooldown_time: 5}\n".to_owned(), "1:19", "known but not supported", "between requests"),
+        ("router_settings: {retry_after: 5}\n".to_owned(), "1:19", "known but not supported", "at once"),
+        (
+            "router_settings: {cooldown_time: 5, cooldown_time_max: 4}\n".to_owned(),
+            "1:56",
+            "is less than `cooldown_time`",
+            "Raise it",
+        ),
+        (
+            with("weight: 1") + "router_settings: {fallbacks: [{m: [n]}]}\n",
+            "7:36",
+            "`n` is not a `model_name`",
+            "has an entry there",
+        ),
+        (
+            with("weight: 1") + "router_settings: {fallbacks: [{m: m}]}\n",
+            "7:35",
+            "is the name that it stands",
+            "Remove",
+        ),
+        (with("weight: 1") + "router_settings: {fallbacks: {m: [], m: []}}\n", "7:38", "is written twice", ""),
+        (with("weight: 1") + "router_settings: {fallbacks: {\"*\": [m]}}\n", "7:31", "`*` is not", "default_fallbacks"),
+        (with("weight: 1") + "router_settings: {default_fallbacks: [x, m]}\n", "7:39", "`x` is not", "has an entry"),
+    ]);
+}
+
+#[test]
+fn every_mistake_in_the_settings_has_its_place_and_remedy() {
+    check_cases(&[
         (
             "dheera_ai_settings: {callbacks: [prometheus, langfuse]}\n".to_owned(),
             "1:46",
@@ -402,6 +429,53 @@ fn timeouts_fall_back_from_the_entry_to_the_general() {
     assert_eq!(times("weight: 1", ""), (3600, 3600));
     let config = good(settings, &[]).config;
     assert_eq!((config.router.num_retries, config.direct.timeout), (0, Duration::from_secs(20)));
+}
+
+#[test]
+fn routing_is_read_from_either_section() {
+    let two = |rest: &str| {
+        let entry = |name: &str| {
+            format!(
+                "  - model_name: {name}\n    litellm_params: {{model: amazon.nova-lite-v1:0, aws_region_name: us-west-2, \
+                 rpm: 10, tpm: 1000, max_parallel_requests: 3, max_retries: 1, stream_total_timeout: 7}}\n"
+            )
+        };
+        good(&format!("model_list:\n{}{}{rest}", entry("a"), entry("b")), &[]).config
+    };
+    let config = two("");
+    let router = &config.router;
+    assert_eq!((router.strategy, router.cache_affinity), (Strategy::SimpleShuffle, CacheAffinity::Auto));
+    assert_eq!((router.retry_budget_percent, router.fallbacks.max), (20, 5));
+    assert_eq!(router.affinity_headers, ["x-dheera-ai-affinity", "x-claude-code-session-id"]);
+    assert_eq!(router.health_check_interval, Duration::from_secs(15));
+    let seconds = Duration::from_secs;
+    let rules = |enabled, allowed_fails, base, max| CooldownRules {
+        enabled,
+        allowed_fails,
+        base: seconds(base),
+        max: seconds(max),
+    };
+    assert_eq!(router.cooldown, rules(true, 3, 5, 60));
+    let one = config.deployments.first().unwrap();
+    assert_eq!((one.rpm, one.tpm, one.parallel, one.max_retries), (Some(10), Some(1000), Some(3), 1));
+    assert_eq!((one.total_timeout, one.stream_total_timeout), (None, Some(seconds(7))));
+
+    let names = |names: &[&str]| names.iter().copied().map(ModelName::new).collect::<Vec<_>>();
+    let config = two("router_settings:\n  routing_strategy: usage-based-routing-v2\n  cache_affinity: off\n  \
+                      affinity_header_name: X-Session\n  fallbacks: [{a: [b]}]\n  cooldown_time: 100\n  \
+                      health_check_interval: 0\n  total_timeout: 9\n\
+                      litellm_settings:\n  fallbacks: [{b: [a]}]\n  context_window_fallbacks: {b: a}\n  \
+                      default_fallbacks: [a, b, a]\n  allowed_fails: 0\n  cooldown_time: 3\n");
+    let router = &config.router;
+    assert_eq!((router.strategy, router.cache_affinity), (Strategy::UsageBased, CacheAffinity::Off));
+    assert_eq!(router.affinity_headers.first().map(String::as_str), Some("x-session"));
+    assert_eq!(router.fallbacks.by_model, BTreeMap::from([(ModelName::new("a"), names(&["b"]))]));
+    assert_eq!(router.fallbacks.context_window, BTreeMap::from([(ModelName::new("b"), names(&["a"]))]));
+    assert_eq!(router.fallbacks.default, names(&["a", "b"]));
+    assert_eq!(router.cooldown, rules(true, 0, 100, 100));
+    assert_eq!(router.health_check_interval, Duration::ZERO);
+    assert_eq!(config.deployments.first().unwrap().total_timeout, Some(seconds(9)));
+    assert!(!two("router_settings: {disable_cooldowns: true}\n").router.cooldown.enabled);
 }
 
 #[test]

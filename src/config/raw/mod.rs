@@ -1,12 +1,13 @@
 //! The shape of the YAML: which key holds what kind of value. The only place that knows it.
 //!
 //! Values are still as written, and `None` when they are not there or when a problem about them was told; how they
-//! combine and what they default to is decided in `resolve/`. `store.rs` and `budgets.rs` hold the keys of their subjects.
+//! combine and what they default to is decided in `resolve/`. `router.rs`, `store.rs` and `budgets.rs` hold the keys of their subjects.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use self::budgets::{RawBudgets, RawGlobal};
+use self::router::{RawFailing, RawRouter};
 use self::store::RawStore;
 use super::known_keys::{GENERAL, MODEL_ENTRY, MODEL_INFO, MODEL_PARAMS, ROUTER, SETTINGS, TOP};
 use super::problem::{At, Located};
@@ -17,6 +18,7 @@ use crate::types::secret::Secret;
 use crate::yaml::{Content, Node};
 
 pub(super) mod budgets;
+pub(super) mod router;
 pub(super) mod store;
 
 type Number = Option<Located<u64>>;
@@ -54,8 +56,14 @@ pub(super) struct RawParams {
     pub(super) credentials: RawCredentials,
     pub(super) runtime_endpoint: Option<Text>,
     pub(super) weight: Number,
+    pub(super) rpm: Number,
+    pub(super) tpm: Number,
+    pub(super) parallel: Number,
+    pub(super) max_retries: Number,
     pub(super) timeout: Seconds,
     pub(super) stream_timeout: Seconds,
+    pub(super) total_timeout: Seconds,
+    pub(super) stream_total_timeout: Seconds,
 }
 
 pub(super) struct RawCredentials {
@@ -74,19 +82,11 @@ pub(super) struct RawCredentials {
 }
 
 #[derive(Default)]
-pub(super) struct RawRouter {
-    pub(super) strategy: Option<Text>,
-    pub(super) num_retries: Number,
-    pub(super) timeout: Seconds,
-    pub(super) stream_timeout: Seconds,
-    pub(super) connect_timeout: Seconds,
-}
-
-#[derive(Default)]
 pub(super) struct RawSettings {
     pub(super) num_retries: Number,
     pub(super) request_timeout: Seconds,
     pub(super) require_auth_for_metrics: Switch,
+    pub(super) failing: RawFailing,
     pub(super) global: RawGlobal,
 }
 
@@ -110,6 +110,14 @@ pub(super) struct RawGeneral {
     pub(super) client_idle_timeout: Seconds,
     pub(super) upstream_idle_timeout: Seconds,
     pub(super) shutdown_timeout: Seconds,
+    pub(super) shutdown_delay: Seconds,
+    pub(super) upgrade_socket: Option<Text>,
+    pub(super) connections: Number,
+    pub(super) in_flight: Number,
+    pub(super) queued: Number,
+    pub(super) queue_timeout: Seconds,
+    pub(super) header_timeout: Seconds,
+    pub(super) client_rate: Number,
     pub(super) request_log: Option<Text>,
     pub(super) operation_prices: Vec<(String, Text)>,
     pub(super) store: RawStore,
@@ -163,7 +171,8 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Raw {
         }
     }
     if let Some((_, node)) = top.node("router_settings") {
-        raw.router = router(reader, node);
+        let section = reader.section(node, "router_settings", ROUTER, &[], None);
+        raw.router = router::read(reader, &section);
     }
     if let Some((at, node)) = top.node("dheera_ai_settings") {
         let path = at.path.clone();
@@ -216,8 +225,14 @@ fn params(reader: &mut Reader<'_>, section: &Section<'_>) -> RawParams {
         credentials: credentials(reader, section),
         runtime_endpoint: section.text(reader, "aws_bedrock_runtime_endpoint"),
         weight: section.count(reader, "weight", 1..=1_000_000),
+        rpm: section.count(reader, "rpm", 1..=1_000_000_000),
+        tpm: section.count(reader, "tpm", 1..=1_000_000_000_000),
+        parallel: section.count(reader, "max_parallel_requests", 1..=1_000_000),
+        max_retries: section.count(reader, "max_retries", 0..=20),
         timeout: section.seconds(reader, "timeout"),
         stream_timeout: section.seconds(reader, "stream_timeout"),
+        total_timeout: section.seconds(reader, "total_timeout"),
+        stream_total_timeout: section.seconds(reader, "stream_total_timeout"),
     }
 }
 
@@ -245,17 +260,6 @@ fn credentials(reader: &mut Reader<'_>, section: &Section<'_>) -> RawCredentials
     credentials
 }
 
-fn router(reader: &mut Reader<'_>, node: &Node) -> RawRouter {
-    let section = reader.section(node, "router_settings", ROUTER, &[], None);
-    RawRouter {
-        strategy: section.text(reader, "routing_strategy"),
-        num_retries: section.count(reader, "num_retries", 0..=20),
-        timeout: section.seconds(reader, "timeout"),
-        stream_timeout: section.seconds(reader, "stream_timeout"),
-        connect_timeout: section.seconds(reader, "connect_timeout"),
-    }
-}
-
 fn settings(reader: &mut Reader<'_>, node: &Node, path: &str) -> RawSettings {
     let section = reader.section(node, path, SETTINGS, &[], None);
     for name in ["callbacks", "success_callback", "failure_callback"] {
@@ -265,6 +269,7 @@ fn settings(reader: &mut Reader<'_>, node: &Node, path: &str) -> RawSettings {
         num_retries: section.count(reader, "num_retries", 0..=20),
         request_timeout: section.seconds(reader, "request_timeout"),
         require_auth_for_metrics: section.switch(reader, "require_auth_for_metrics_endpoint"),
+        failing: router::failing(reader, &section),
         global: budgets::global(reader, &section),
     }
 }
@@ -325,6 +330,14 @@ fn general(reader: &mut Reader<'_>, node: &Node) -> RawGeneral {
         client_idle_timeout: section.seconds(reader, "client_idle_timeout"),
         upstream_idle_timeout: section.seconds(reader, "upstream_idle_timeout"),
         shutdown_timeout: section.seconds(reader, "shutdown_timeout"),
+        shutdown_delay: section.seconds_or_zero(reader, "shutdown_delay"),
+        upgrade_socket: section.text(reader, "upgrade_socket"),
+        connections: section.count(reader, "max_connections", 1..=10_000_000),
+        in_flight: section.count(reader, "max_in_flight_requests", 1..=10_000_000),
+        queued: section.count(reader, "max_queued_requests", 0..=10_000_000),
+        queue_timeout: section.seconds(reader, "admission_queue_timeout"),
+        header_timeout: section.seconds(reader, "client_header_timeout"),
+        client_rate: section.count(reader, "min_client_rate", 0..=1_000_000_000),
         request_log: section.text(reader, "request_log"),
         operation_prices,
         store: store::read(reader, &section),

@@ -136,7 +136,7 @@ const KEY_HEADERS: &[&str] = &[
 ];
 
 /// The header that was written before those that are always read.
-fn headers(written: Option<Text>, always: &[&str], findings: &mut Findings) -> Result<Vec<String>, Told> {
+pub(super) fn headers(written: Option<Text>, always: &[&str], findings: &mut Findings) -> Result<Vec<String>, Told> {
     let mut headers: Vec<String> = Vec::new();
     if let Some(text) = written {
         headers.push(header_name(&text.value.expose().trim().to_ascii_lowercase(), &text.at, findings)?);

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::{Timeouts, credentials};
+use super::{Timeouts, credentials, optional_seconds};
 use crate::aws::endpoint::{arn_region, partition};
 use crate::config::model_form::{self, ModelForm};
-use crate::config::problem::{At, Findings, Told};
+use crate::config::problem::{At, Findings, Located, Told};
 use crate::config::raw::{RawModel, RawParams};
 use crate::config::secrets::Environment;
 use crate::config::section::Text;
@@ -119,8 +119,9 @@ fn entry(
     let Called { form, base } = called?;
     let credentials = credentials?;
     let weight = params.weight.map_or(Some(defaults::WEIGHT), |located| u32::try_from(located.value).ok())?;
-    let own_timeout = params.timeout.map(|located| located.value);
-    let own_stream_timeout = params.stream_timeout.map(|located| located.value);
+    let value = |written: Option<Located<u64>>| written.map(|located| located.value);
+    let own_timeout = optional_seconds(params.timeout);
+    let own_stream_timeout = optional_seconds(params.stream_timeout);
     Some(Deployment {
         id: DeploymentId::new(id),
         model_name: ModelName::new(name),
@@ -131,8 +132,14 @@ fn entry(
         credentials,
         runtime_endpoint: endpoint.ok()?,
         weight,
+        rpm: value(params.rpm),
+        tpm: value(params.tpm),
+        parallel: value(params.parallel).and_then(|parallel| u32::try_from(parallel).ok()),
+        max_retries: value(params.max_retries).and_then(|retries| u32::try_from(retries).ok()).unwrap_or_default(),
         timeout: own_timeout.unwrap_or(from.timeouts.timeout),
         stream_timeout: own_stream_timeout.or(own_timeout).unwrap_or(from.timeouts.stream_timeout),
+        total_timeout: optional_seconds(params.total_timeout).or(from.timeouts.total),
+        stream_total_timeout: optional_seconds(params.stream_total_timeout).or(from.timeouts.stream_total),
         base_model: match base_model {
             Some(form) => Some(ModelId::new(form?.id)),
             None => base.map(ModelId::new),

@@ -3,7 +3,7 @@
 //!
 //! Every step tells its mistakes to [`Findings`] and goes on, so that one run names them all; only at the end does a
 //! missing piece mean that there is no configuration. `deployment.rs` reads `model_list`, `credentials.rs` its
-//! credentials, `store.rs` and `budgets.rs` where and how budgets are kept, `tls.rs` the certificate, `variables.rs`
+//! credentials, `router.rs` the routing, `store.rs` and `budgets.rs` where and how budgets are kept, `tls.rs` the certificate, `variables.rs`
 //! the environment.
 
 use std::collections::BTreeMap;
@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use super::load::CliOverrides;
 use super::problem::{At, Findings, Located, Told, nearest};
-use super::raw::{Raw, RawGeneral, RawRouter, RawSettings};
+use super::raw::router::RawRouter;
+use super::raw::{Raw, RawGeneral, RawSettings};
 use super::secrets::Environment;
 use super::section::Text;
-use super::{Access, Config, Limits, Listen, RequestLog, Router, defaults};
+use super::{Access, Budgets, Config, Limits, Listen, RequestLog, defaults};
 use crate::aws::operation::Metering;
 use crate::aws::route;
 use crate::price::book::PriceBook;
@@ -26,6 +27,7 @@ use crate::types::secret::Secret;
 mod budgets;
 mod credentials;
 mod deployment;
+mod router;
 mod store;
 mod tls;
 mod variables;
@@ -65,9 +67,12 @@ pub(super) fn resolve(
     let limits = limits(&general, findings);
     let request_log = request_log(general.request_log, findings);
     let operation_prices = operation_prices(general.operation_prices, findings);
-    let router = self::router(router, &settings, findings);
     let surroundings = deployment::Surroundings { environment, region: region.as_ref(), bearer, timeouts: &timeouts };
     let deployments = deployment::all(models, &surroundings, findings);
+    let router = router::router(router, settings, &deployments, findings);
+    let budgets = budgets.ok();
+    let upgrade_socket = upgrade_socket(general.upgrade_socket.as_ref(), budgets.as_ref(), cli);
+    let listen = listen.map(|listen| Listen { upgrade_socket, ..listen });
     Some(Config {
         listen: listen?,
         access: access?,
@@ -80,23 +85,30 @@ pub(super) fn resolve(
         price_book: PriceBook::bundled(),
         operation_prices,
         store: store.ok()?,
-        budgets: budgets.ok()?,
+        budgets: budgets?,
         // What the AWS credential chain looks up by itself; everything else was followed while reading.
         environment: exported.into_iter().filter(|(name, _)| name.starts_with("AWS_")).collect(),
     })
 }
 
-/// Waits for the first byte that hold where a deployment has none of its own.
+/// Waits that hold where a deployment has none of its own.
 struct Timeouts {
     timeout: Duration,
     stream_timeout: Duration,
+    total: Option<Duration>,
+    stream_total: Option<Duration>,
 }
 
 impl Timeouts {
     fn new(router: &RawRouter, settings: &RawSettings) -> Self {
         let value = |seconds: &Option<Located<Duration>>| seconds.as_ref().map(|located| located.value);
         let general = value(&router.timeout).or(value(&settings.request_timeout)).unwrap_or(defaults::TIMEOUT);
-        Self { timeout: general, stream_timeout: value(&router.stream_timeout).unwrap_or(general) }
+        Self {
+            timeout: general,
+            stream_timeout: value(&router.stream_timeout).unwrap_or(general),
+            total: value(&router.total_timeout),
+            stream_total: value(&router.stream_total_timeout),
+        }
     }
 }
 
@@ -233,7 +245,16 @@ fn listen(
         Some(workers) => usize::try_from(workers.value).ok()?,
         None => defaults::workers(),
     };
-    Some(Listen { host, port, tls: None, workers })
+    Some(Listen { host, port, tls: None, workers, upgrade: cli.upgrade, upgrade_socket: PathBuf::new() })
+}
+
+/// Beside the store unless it is said: processes that share a store are those that follow one another.
+fn upgrade_socket(written: Option<&Text>, budgets: Option<&Budgets>, cli: &CliOverrides) -> PathBuf {
+    let written = written.map(|text| PathBuf::from(text.value.expose()));
+    cli.upgrade_socket.clone().or(written).unwrap_or_else(|| {
+        let directory = budgets.map(|budgets| budgets.state_directory.clone()).unwrap_or_default();
+        directory.join(defaults::UPGRADE_SOCKET)
+    })
 }
 
 fn host_address(text: &str, at: &At, findings: &mut Findings) -> Option<IpAddr> {
@@ -250,13 +271,13 @@ fn host_address(text: &str, at: &At, findings: &mut Findings) -> Option<IpAddr> 
 }
 
 fn limits(general: &RawGeneral, findings: &mut Findings) -> Option<Limits> {
-    let bytes = |size: &Option<Located<u64>>, unit: u64, default: usize| match size {
+    let size = |size: &Option<Located<u64>>, unit: u64, default: usize| match size {
         Some(located) => usize::try_from(located.value.checked_mul(unit)?).ok(),
         None => Some(default),
     };
     let seconds = |value: &Option<Located<Duration>>, default| value.as_ref().map_or(default, |located| located.value);
-    let body_bytes_max = bytes(&general.request_size_mb, 1024 * 1024, defaults::BODY_BYTES_MAX)?;
-    let buffered = bytes(&general.buffered_size_mb, 1024 * 1024, defaults::BUFFERED_BYTES_MAX)?;
+    let body_bytes_max = size(&general.request_size_mb, 1024 * 1024, defaults::BODY_BYTES_MAX)?;
+    let buffered = size(&general.buffered_size_mb, 1024 * 1024, defaults::BUFFERED_BYTES_MAX)?;
     if let Some(written) = general.buffered_size_mb.as_ref().filter(|_| buffered < body_bytes_max) {
         let what = "is smaller than `max_request_size_mb`, so that a body of the largest size could never be read";
         findings.problem(&written.at, what, "Raise it to at least that size");
@@ -266,12 +287,19 @@ fn limits(general: &RawGeneral, findings: &mut Findings) -> Option<Limits> {
         body_bytes_max,
         // A larger body that was allowed explicitly must fit, without a second key to think of.
         buffered_bytes_max: buffered.max(body_bytes_max),
-        header_bytes_max: bytes(&general.header_size_kb, 1024, defaults::HEADER_BYTES_MAX)?,
-        header_count_max: bytes(&general.header_count, 1, defaults::HEADER_COUNT_MAX)?,
+        header_bytes_max: size(&general.header_size_kb, 1024, defaults::HEADER_BYTES_MAX)?,
+        header_count_max: size(&general.header_count, 1, defaults::HEADER_COUNT_MAX)?,
         body_timeout: seconds(&general.body_timeout, defaults::BODY_TIMEOUT),
         client_idle_timeout: seconds(&general.client_idle_timeout, defaults::CLIENT_IDLE_TIMEOUT),
         upstream_idle_timeout: seconds(&general.upstream_idle_timeout, defaults::UPSTREAM_IDLE_TIMEOUT),
         shutdown_timeout: seconds(&general.shutdown_timeout, defaults::SHUTDOWN_TIMEOUT),
+        shutdown_delay: seconds(&general.shutdown_delay, defaults::SHUTDOWN_DELAY),
+        connections_max: size(&general.connections, 1, defaults::CONNECTIONS_MAX)?,
+        in_flight_max: size(&general.in_flight, 1, defaults::IN_FLIGHT_MAX)?,
+        queued_max: size(&general.queued, 1, defaults::QUEUED_MAX)?,
+        queue_timeout: seconds(&general.queue_timeout, defaults::QUEUE_TIMEOUT),
+        header_timeout: seconds(&general.header_timeout, defaults::HEADER_TIMEOUT),
+        client_rate_min: general.client_rate.as_ref().map_or(defaults::CLIENT_RATE_MIN, |located| located.value),
     })
 }
 
@@ -325,29 +353,6 @@ fn operation_prices(written: Vec<(String, Text)>, findings: &mut Findings) -> BT
     prices
 }
 
-/// Strategies of LiteLLM that this version lacks.
-const OTHER_STRATEGIES: &[&str] = &[
-    "least-busy",
-    "latency-based-routing",
-    "cost-based-routing",
-    "usage-based-routing",
-    "usage-based-routing-v2",
-    "provider-budget-routing",
-    "cache-affinity",
-];
-
-fn router(written: RawRouter, settings: &RawSettings, findings: &mut Findings) -> Option<Router> {
-    if let Some(strategy) = written.strategy.filter(|strategy| strategy.value.expose() != "simple-shuffle") {
-        let text = strategy.value.expose();
-        let known = OTHER_STRATEGIES.contains(&text);
-        let what = if known { "is known but not supported by this version" } else { "is not a routing strategy" };
-        let what = format!("{} {what}", strategy.at.quote(text));
-        findings.problem(&strategy.at, what, "Remove it or write `simple-shuffle`, which shares by `weight`");
-        return None;
-    }
-    let retries = written.num_retries.or_else(|| settings.num_retries.clone());
-    Some(Router {
-        num_retries: retries.map_or(Some(defaults::NUM_RETRIES), |located| u32::try_from(located.value).ok())?,
-        connect_timeout: written.connect_timeout.map_or(defaults::CONNECT_TIMEOUT, |located| located.value),
-    })
+fn optional_seconds(written: Option<Located<Duration>>) -> Option<Duration> {
+    written.map(|located| located.value)
 }

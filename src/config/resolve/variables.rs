@@ -116,6 +116,8 @@ impl Variables<'_> {
             allow_unlisted_models: general.allow_unlisted_models.as_ref().is_none_or(|located| located.value),
             timeout: timeouts.timeout,
             stream_timeout: timeouts.stream_timeout,
+            total_timeout: timeouts.total,
+            stream_total_timeout: timeouts.stream_total,
         }
     }
 

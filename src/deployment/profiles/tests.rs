@@ -36,7 +36,13 @@ fn deployment(id: &str, model_id: &str, base_model: Option<&str>) -> config::Dep
         runtime_endpoint: None,
         weight: 1,
         timeout: IDLE,
+        rpm: None,
+        tpm: None,
+        parallel: None,
+        max_retries: 0,
         stream_timeout: IDLE,
+        total_timeout: None,
+        stream_total_timeout: None,
         base_model: base_model.map(ModelId::new),
         price: None,
     }
@@ -65,6 +71,8 @@ async fn stand(deployments: &[config::Deployment]) -> Stand {
         allow_unlisted_models: true,
         timeout: IDLE,
         stream_timeout: IDLE,
+        total_timeout: None,
+        stream_total_timeout: None,
     };
     let options = Options { ca_bundle: None, region: "us-east-1".to_owned() };
     let store = CredentialStore::new([credentials("secret")], options);
