@@ -60,16 +60,16 @@ impl Local for Own {
     }
 }
 
-pub(super) fn stored(bank: &Bank, authenticator: &Arc<Authenticator>, budgets: &Budgets) -> Stored {
+pub(super) fn stored(kept: &Kept, authenticator: &Arc<Authenticator>, budgets: &Budgets) -> Stored {
     Stored {
         management: Management {
-            directory: Arc::clone(&bank.directory),
-            register: Arc::clone(&bank.register),
-            accounts: Arc::new(Balances(Arc::clone(&bank.ledger))),
+            directory: Arc::clone(&kept.directory),
+            register: Arc::clone(&kept.register),
+            accounts: Arc::new(Balances(Arc::clone(&kept.ledger))),
             authenticator: Arc::clone(authenticator),
             zone: budgets.time_zone.clone(),
         },
-        spend: Spend { ledger: Arc::clone(&bank.books), directory: Arc::clone(&bank.directory) },
+        spend: Spend { ledger: Arc::clone(&kept.books), directory: Arc::clone(&kept.directory) },
     }
 }
 
@@ -91,13 +91,19 @@ impl api::Accounts for Balances {
     }
 }
 
-/// Keys, budgets and what keeps them, with a runtime of their own: what is to be booked at the end is booked after the
-/// last request, when Pingora's runtimes are gone.
-pub(super) struct Bank {
+/// Keys, budgets and the store of both.
+#[derive(Clone)]
+pub(super) struct Kept {
     pub register: Arc<Register>,
     pub ledger: Arc<Ledger>,
     directory: Arc<dyn Directory>,
     books: Arc<dyn LedgerStore>,
+}
+
+/// Keys, budgets and what keeps them, with a runtime of their own: what is to be booked at the end is booked after the
+/// last request, when Pingora's runtimes are gone.
+pub(super) struct Bank {
+    pub kept: Kept,
     runtime: Runtime,
     stop: watch::Sender<bool>,
     running: Vec<JoinHandle<()>>,
@@ -149,11 +155,11 @@ impl Bank {
                 async move { register.run(until(stopped)).await }
             }),
         ];
-        Ok(Self { register, ledger, directory, books, runtime, stop, running })
+        Ok(Self { kept: Kept { register, ledger, directory, books }, runtime, stop, running })
     }
 
     pub(super) fn accounts(&self) -> Accounts {
-        Accounts { register: Arc::clone(&self.register), ledger: Arc::clone(&self.ledger) }
+        Accounts { register: Arc::clone(&self.kept.register), ledger: Arc::clone(&self.kept.ledger) }
     }
 
     /// Books what is left.
@@ -166,7 +172,7 @@ impl Bank {
                 }
             }
         });
-        let backlog = self.ledger.backlog();
+        let backlog = self.kept.ledger.backlog();
         if backlog > 0 {
             tracing::warn!(
                 backlog,

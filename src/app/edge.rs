@@ -16,7 +16,7 @@ use pingora_core::services::listening::Service;
 use pingora_proxy::{HttpProxy, http_proxy};
 
 use crate::config::Limits;
-use crate::proxy::Gateway;
+use crate::proxy::Proxy;
 
 /// What may arrive ahead of its reader, of a stream and of a whole connection. HTTP/2's own 64 KiB would let 25 MiB take
 /// 40 s over a line with a round trip of 100 ms. Bodies are read as they come, so it fills only while a reader waits.
@@ -52,12 +52,12 @@ impl Edge {
         Self { h2, patience: limits.client_idle_timeout }
     }
 
-    /// The service that speaks HTTP/1.1 and HTTP/2 for `gateway`.
-    pub(super) fn service(self, conf: &Arc<ServerConf>, gateway: Gateway) -> Service<Prompt> {
+    /// The service that speaks HTTP/1.1 and HTTP/2 for `proxy`.
+    pub(super) fn service(self, conf: &Arc<ServerConf>, proxy: Proxy) -> Service<Prompt> {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.patience);
-        let mut proxy = http_proxy(conf, gateway);
+        let mut proxy = http_proxy(conf, proxy);
         proxy.server_options = Some(options);
         proxy.h2_options = Some(self.h2);
         Service::new("proxy".to_owned(), Prompt { proxy: Arc::new(proxy), patience: self.patience })
@@ -67,7 +67,7 @@ impl Edge {
 /// The proxy, for clients that begin to speak in time: on a plain port Pingora waits without end for the bytes that tell
 /// HTTP/2 from HTTP/1. What it does not reach: a TLS client that has chosen HTTP/2 and sends no preface.
 pub(super) struct Prompt {
-    proxy: Arc<HttpProxy<Gateway>>,
+    proxy: Arc<HttpProxy<Proxy>>,
     patience: Duration,
 }
 

@@ -2,6 +2,7 @@
 //! every part.
 
 mod bank;
+mod build;
 mod edge;
 mod tls;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::listeners::tls::TlsSettings;
@@ -20,22 +22,19 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
-use bank::{Bank, Own, stored};
+use bank::Bank;
+use build::{Built, Ground, Upstreams};
 use edge::Edge;
 use tls::Reload;
 
-use crate::admin::pages::Pages;
-use crate::admin::status::Status;
 use crate::aws::route;
-use crate::config::{Config, Credentials, Deployment, Direct, Endpoints, Listen, Router};
-use crate::credentials::{CredentialStore, Options};
-use crate::deployment::fleet::{Fleet, FleetError};
-use crate::deployment::host::{self, Host};
-use crate::deployment::profiles::Profiles;
-use crate::keys::authenticate::Authenticator;
+use crate::config::{Config, Listen};
+use crate::deployment::fleet::FleetError;
+use crate::deployment::host;
 use crate::ledger;
-use crate::proxy::{Gateway, NamedBudgets, Parts};
+use crate::proxy::{Lasting, NamedBudgets, Proxy};
 use crate::store::StoreError;
 use crate::store::embedded;
 use crate::telemetry::metrics::Metrics;
@@ -91,73 +90,33 @@ impl std::error::Error for StartError {}
 ///
 /// # Errors
 /// When a part of it cannot be built; nothing is listening then.
-pub fn run(config: Config) -> Result<(), StartError> {
-    let Config {
-        listen,
-        access,
-        deployments,
-        direct,
-        endpoints,
-        router: Router { num_retries, connect_timeout, .. },
-        limits,
-        request_log,
-        price_book,
-        operation_prices,
-        store,
-        budgets,
-        // `cli` has put these where the AWS SDK reads them, before this process had threads.
-        environment: _,
-    } = config;
-    let addresses = Addresses::free(&listen)?;
+pub fn run(config: &Config) -> Result<(), StartError> {
+    let addresses = Addresses::free(&config.listen)?;
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
-    let conf = server_conf(&listen, num_retries, endpoints.ca_bundle.as_deref());
-    let secure = listen.tls.map(|tls| tls::listener(tls, Arc::clone(&metrics))).transpose().map_err(StartError::Tls)?;
-    let (recorder, writer) = Recorder::start(&request_log).map_err(StartError::RequestLog)?;
-    let credentials = Arc::new(credentials(&deployments, &direct, &endpoints));
-    let fleet = Fleet::new(&deployments, &direct, &endpoints, &credentials, limits.upstream_idle_timeout);
-    let fleet = Arc::new(fleet.map_err(StartError::Fleet)?);
-    let profiles = Arc::new(Profiles::new(&fleet, endpoints.clone(), Arc::clone(&price_book), Arc::clone(&metrics)));
-    let bank = store.map(|store| Bank::open(&store, &budgets, &metrics)).transpose()?;
-    let authenticator = Arc::new(Authenticator::new(&access, bank.as_ref().map(|bank| Arc::clone(&bank.register))));
-    let stop =
-        Stop { draining: Arc::default(), metrics: Arc::clone(&metrics), shutdown_timeout: limits.shutdown_timeout };
-    let status = Status {
-        authenticator: Arc::clone(&authenticator),
-        fleet: Arc::clone(&fleet),
-        profiles: Arc::clone(&profiles),
-        price_book: Arc::clone(&price_book),
+    let conf = server_conf(&config.listen, config.endpoints.ca_bundle.as_deref());
+    let tls = config.listen.tls.clone().map(|tls| tls::listener(tls, Arc::clone(&metrics)));
+    let secure = tls.transpose().map_err(StartError::Tls)?;
+    let (recorder, writer) = Recorder::start(&config.request_log).map_err(StartError::RequestLog)?;
+    let bank = config.store.as_ref().map(|store| Bank::open(store, &config.budgets, &metrics)).transpose()?;
+    let draining = Arc::default();
+    let stop = Stop {
+        draining: Arc::clone(&draining),
         metrics: Arc::clone(&metrics),
-        require_auth_for_metrics: access.require_auth_for_metrics,
-        draining: Arc::clone(&stop.draining),
+        shutdown_timeout: config.limits.shutdown_timeout,
     };
-    let named_budgets = Arc::new(NamedBudgets::new(budgets.metric_names_max));
-    let own = Own {
-        named_budgets: Arc::clone(&named_budgets),
-        metrics: Arc::clone(&metrics),
-        ledger: bank.as_ref().map(|bank| Arc::clone(&bank.ledger)),
-        pages: Pages { status, stored: bank.as_ref().map(|bank| stored(bank, &authenticator, &budgets)) },
-    };
-    let edge = Edge::new(&limits);
-    let gateway = Gateway::new(Parts {
-        authenticator,
-        fleet: Arc::clone(&fleet),
-        profiles: Arc::clone(&profiles),
-        limits,
-        num_retries,
-        connect_timeout,
-        allow_unlisted_models: direct.allow_unlisted_models,
-        price_book,
-        operation_prices,
+    let lasting = Lasting::new(
         metrics,
         recorder,
-        accounts: bank.as_ref().map(Bank::accounts),
-        named_budgets,
-        budgets,
-        local: Box::new(own),
-        connector: ConnectorOptions::from_server_conf(&conf),
-    });
-
-    serve(conf, addresses, secure, edge, gateway, Refresh { credentials, fleet, profiles }, stop);
+        bank.as_ref().map(Bank::accounts),
+        Arc::new(NamedBudgets::new(config.budgets.metric_names_max)),
+        &config.limits,
+        ConnectorOptions::from_server_conf(&conf),
+    );
+    let ground = Ground { lasting, kept: bank.as_ref().map(|bank| bank.kept.clone()), draining };
+    let Built { gateway, upstreams } = ground.build(config, None).map_err(StartError::Fleet)?;
+    let in_force = Arc::new(ArcSwap::from_pointee(gateway));
+    let (_publish, upstreams) = watch::channel(upstreams);
+    serve(conf, addresses, secure, Edge::new(&config.limits), Proxy(in_force), upstreams, stop);
     close(bank, writer);
     Ok(())
 }
@@ -172,31 +131,21 @@ fn close(bank: Option<Bank>, writer: Option<Writer>) {
     }
 }
 
-/// Every credential source that the configuration names.
-fn credentials(deployments: &[Deployment], direct: &Direct, endpoints: &Endpoints) -> CredentialStore {
-    let pairs = deployments.iter().map(|one| (&one.credentials, &one.bearer));
-    let sources = pairs.chain([(&direct.credentials, &direct.bearer)]).flat_map(|(credentials, bearer)| {
-        [Some(credentials.clone()), bearer.clone().map(Credentials::ApiKey)].into_iter().flatten()
-    });
-    let options = Options { ca_bundle: endpoints.ca_bundle.clone(), region: direct.region.to_string() };
-    CredentialStore::new(sources, options)
-}
-
 /// Listens and serves until `stop` says so.
 fn serve(
     conf: ServerConf,
     addresses: Addresses,
     secure: Option<(TlsSettings, Reload)>,
     edge: Edge,
-    gateway: Gateway,
-    refresh: Refresh,
+    proxy: Proxy,
+    upstreams: watch::Receiver<Upstreams>,
     stop: Stop,
 ) {
     // Read now rather than in the first request.
     tracing::debug!(operations = route::operations().len(), "the route table is read");
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
-    let mut service = edge.service(&server.configuration, gateway);
+    let mut service = edge.service(&server.configuration, proxy);
     if let Some(address) = addresses.plain {
         service.add_tcp(&address.to_string());
     }
@@ -205,8 +154,8 @@ fn serve(
         server.add_service(background_service("certificate", reload));
     }
     server.add_service(service);
-    server.add_service(background_service("names", Names(refresh.fleet.hosts())));
-    server.add_service(background_service("credentials", refresh));
+    server.add_service(background_service("names", Names(upstreams.clone())));
+    server.add_service(background_service("credentials", Refresh(upstreams)));
     server.add_service(background_service("announce", Announce(addresses)));
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
 }
@@ -237,13 +186,13 @@ impl Addresses {
     }
 }
 
-fn server_conf(listen: &Listen, num_retries: u32, ca_bundle: Option<&std::path::Path>) -> ServerConf {
+fn server_conf(listen: &Listen, ca_bundle: Option<&std::path::Path>) -> ServerConf {
     ServerConf {
         threads: listen.workers,
         work_stealing: false,
         upstream_keepalive_pool_size: UPSTREAM_CONNECTIONS_KEPT,
-        // Each deployment may be tried twice: a kept connection that had been closed is repeated over a new one.
-        max_retries: usize::try_from(num_retries).unwrap_or(usize::MAX).saturating_add(1).saturating_mul(2),
+        // `proxy::failover` decides, by a configuration that may change.
+        max_retries: usize::MAX,
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
         ca_file: ca_bundle.map(|path| path.to_string_lossy().into_owned()),
@@ -252,40 +201,47 @@ fn server_conf(listen: &Listen, num_retries: u32, ca_bundle: Option<&std::path::
 }
 
 /// Keeps the addresses of the upstream hosts fresh.
-struct Names(Vec<Arc<Host>>);
+struct Names(watch::Receiver<Upstreams>);
 
 #[async_trait]
 impl BackgroundService for Names {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        tokio::select! {
-            () = host::refresh(self.0.clone()) => {}
-            _ = shutdown.changed() => {}
+        let mut upstreams = self.0.clone();
+        loop {
+            let hosts = upstreams.borrow_and_update().fleet.hosts();
+            tokio::select! {
+                () = host::refresh(hosts) => {}
+                changed = upstreams.changed() => if changed.is_err() { return },
+                _ = shutdown.changed() => return,
+            }
         }
     }
 }
 
 /// Loads the credentials of the listed deployments, so that a mistake shows at the start, and keeps all of them fresh.
 /// Those of the direct targets are loaded when first used: many installations never need them.
-struct Refresh {
-    credentials: Arc<CredentialStore>,
-    fleet: Arc<Fleet>,
-    profiles: Arc<Profiles>,
-}
+struct Refresh(watch::Receiver<Upstreams>);
 
 #[async_trait]
 impl BackgroundService for Refresh {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let load = async {
-            for target in self.fleet.groups().into_iter().flat_map(|group| &group.targets) {
-                if let Err(error) = target.credentials.ready().await {
-                    tracing::error!(deployment = %target.id, "credentials: {error}");
+        let mut upstreams = self.0.clone();
+        loop {
+            let Upstreams { credentials, fleet, profiles } = upstreams.borrow_and_update().clone();
+            let load = async {
+                for target in fleet.groups().into_iter().flat_map(|group| &group.targets) {
+                    if let Err(error) = target.credentials.ready().await {
+                        tracing::error!(deployment = %target.id, "credentials: {error}");
+                    }
                 }
+                profiles.look_up_listed().await;
+            };
+            tokio::select! {
+                _ = async { tokio::join!(load, credentials.refresh_loop(std::future::pending::<()>())) } => {}
+                changed = upstreams.changed() => if changed.is_err() { return },
+                _ = shutdown.changed() => return,
             }
-            self.profiles.look_up_listed().await;
-        };
-        // An error means that the process ends: that too is a stop.
-        let stopped = async move { shutdown.changed().await.is_ok() };
-        tokio::join!(load, Arc::clone(&self.credentials).refresh_loop(stopped));
+        }
     }
 }
 

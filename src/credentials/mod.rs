@@ -39,7 +39,7 @@ pub enum UpstreamAuth {
 }
 
 /// What all sources share.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Certificates trusted besides the system's, PEM (`AWS_CA_BUNDLE`).
     pub ca_bundle: Option<PathBuf>,
@@ -50,17 +50,20 @@ pub struct Options {
 /// All sources of the configuration.
 #[derive(Debug)]
 pub struct CredentialStore {
+    options: Options,
     sources: HashMap<Credentials, Arc<Source>>,
 }
 
 impl CredentialStore {
-    /// Prepares a source for each distinct value. Does no IO: the first [`Source::ready`] does.
+    /// Prepares a source for each distinct value; one that `previous` has too keeps what it has loaded. Does no IO: the
+    /// first [`Source::ready`] does.
     #[must_use]
-    pub fn new(specs: impl IntoIterator<Item = Credentials>, options: Options) -> Self {
-        let mut store = Self { sources: HashMap::new() };
+    pub fn new(specs: impl IntoIterator<Item = Credentials>, options: Options, previous: Option<&Self>) -> Self {
+        let mut store = Self { options: options.clone(), sources: HashMap::new() };
+        let previous = previous.filter(|previous| previous.options == options);
         let sdk = Arc::new(Sdk::new(options));
         for spec in specs {
-            store.add(&spec, &sdk);
+            store.add(&spec, &sdk, previous);
         }
         store
     }
@@ -99,9 +102,17 @@ impl CredentialStore {
         }
     }
 
-    fn add(&mut self, spec: &Credentials, sdk: &Arc<Sdk>) -> Arc<Source> {
+    fn add(&mut self, spec: &Credentials, sdk: &Arc<Sdk>, previous: Option<&Self>) -> Arc<Source> {
         if let Some(source) = self.sources.get(spec) {
             return Arc::clone(source);
+        }
+        if let Some(source) = previous.and_then(|previous| previous.handle(spec)) {
+            if let Credentials::AssumeRole { base, .. } = spec {
+                // It goes on using its base, which has to be kept fresh too.
+                self.add(base, sdk, previous);
+            }
+            self.sources.insert(spec.clone(), Arc::clone(&source));
+            return source;
         }
         let origin: Arc<str> = origin_of(spec).into();
         let source = match spec {
@@ -119,7 +130,7 @@ impl CredentialStore {
                 Source::fixed(origin, Loaded { auth, expires_at: api_key::expiry(&key.0) })
             }
             _ => {
-                let provider = self.provider(spec, sdk, &origin);
+                let provider = self.provider(spec, sdk, &origin, previous);
                 Source::new(origin, provider)
             }
         };
@@ -128,12 +139,18 @@ impl CredentialStore {
         source
     }
 
-    fn provider(&mut self, spec: &Credentials, sdk: &Arc<Sdk>, origin: &Arc<str>) -> Box<dyn Provider> {
+    fn provider(
+        &mut self,
+        spec: &Credentials,
+        sdk: &Arc<Sdk>,
+        origin: &Arc<str>,
+        previous: Option<&Self>,
+    ) -> Box<dyn Provider> {
         let (sdk, origin) = (Arc::clone(sdk), Arc::clone(origin));
         match spec {
             Credentials::AssumeRole { base, role_arn, session_name, external_id, sts_endpoint, region } => {
                 Box::new(assume_role::AssumeRole {
-                    base: self.add(base, &sdk),
+                    base: self.add(base, &sdk, previous),
                     sdk,
                     origin,
                     role_arn: role_arn.clone(),

@@ -1,8 +1,8 @@
 //! Every place a request can go to: the deployments of `model_list` by model name, and one direct target per service
 //! for ids that the list does not name and for operations without a model.
 //!
-//! Built once from the configuration. No request can add to it: the hosts a request may reach are those the
-//! configuration implies, and no others.
+//! Built from the configuration, and anew for each one that is put in force while running. No request can add to it: the
+//! hosts a request may reach are those the configuration implies, and no others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -84,6 +84,8 @@ impl fmt::Display for FleetError {
 impl std::error::Error for FleetError {}
 
 impl Fleet {
+    /// `previous` is the fleet before this one: a host that both have keeps what is known of it.
+    ///
     /// # Errors
     /// When a region has no endpoint, or a credential source is missing.
     pub fn new(
@@ -92,8 +94,9 @@ impl Fleet {
         endpoints: &Endpoints,
         credentials: &CredentialStore,
         idle_timeout: Duration,
+        previous: Option<&Self>,
     ) -> Result<Self, FleetError> {
-        let mut builder = Builder { endpoints, credentials, idle_timeout, hosts: HashMap::new() };
+        let mut builder = Builder { endpoints, credentials, idle_timeout, previous, hosts: HashMap::new() };
         let mut groups: BTreeMap<ModelName, Vec<Arc<Target>>> = BTreeMap::new();
         for deployment in deployments {
             let target = builder.listed(deployment)?;
@@ -143,6 +146,7 @@ struct Builder<'a> {
     endpoints: &'a Endpoints,
     credentials: &'a CredentialStore,
     idle_timeout: Duration,
+    previous: Option<&'a Fleet>,
     hosts: HashMap<Endpoint, Arc<Host>>,
 }
 
@@ -209,8 +213,9 @@ impl Builder<'_> {
     ) -> Result<Arc<Host>, FleetError> {
         let endpoint = endpoint(self.endpoints, own, service, region.as_str())
             .map_err(|error| FleetError::Endpoint { deployment: deployment.to_owned(), detail: error.to_string() })?;
-        let host = self.hosts.entry(endpoint.clone()).or_insert_with(|| Arc::new(Host::new(endpoint)));
-        Ok(Arc::clone(host))
+        let known = || self.previous?.hosts.iter().find(|host| host.endpoint == endpoint).map(Arc::clone);
+        let host = self.hosts.entry(endpoint.clone());
+        Ok(Arc::clone(host.or_insert_with(|| known().unwrap_or_else(|| Arc::new(Host::new(endpoint.clone()))))))
     }
 }
 

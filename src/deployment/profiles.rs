@@ -84,13 +84,23 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    /// Asks nothing yet.
+    /// Asks nothing yet. What `previous` has found out of profiles of the list stays known.
     #[must_use]
-    pub fn new(fleet: &Fleet, endpoints: Endpoints, book: Arc<PriceBook>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        fleet: &Fleet,
+        endpoints: Endpoints,
+        book: Arc<PriceBook>,
+        metrics: Arc<Metrics>,
+        previous: Option<&Self>,
+    ) -> Self {
         let targets = fleet.groups().into_iter().flat_map(|group| &group.targets);
         let listed = targets.filter_map(|target| {
             let arn = target.model_id.as_ref().filter(|id| hides_model(target, id.as_str()))?;
-            Some((target.id.clone(), Arc::new(Profile::new(arn.as_str(), target))))
+            let profile = Profile::new(arn.as_str(), target);
+            if let Some(known) = previous.and_then(|previous| previous.listed.get(&target.id)) {
+                profile.inherit(known);
+            }
+            Some((target.id.clone(), Arc::new(profile)))
         });
         Self {
             listed: listed.collect(),
@@ -220,6 +230,14 @@ impl Profile {
             failure: ArcSwapOption::empty(),
             asking: Arc::default(),
         }
+    }
+
+    /// Takes over what another found out of the same profile. A profile stands for a model whoever calls it.
+    fn inherit(&self, other: &Self) {
+        let found = other.found.load();
+        let Some(found) = found.as_ref().filter(|_| other.arn == self.arn) else { return };
+        let target = Target { base_model: found.target.base_model.clone(), ..Target::clone(&self.target) };
+        self.found.store(Some(Arc::new(Found { target: Arc::new(target), at: found.at })));
     }
 
     fn known(&self, now: Instant) -> Known {

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_core::connectors::ConnectorOptions;
@@ -51,7 +52,7 @@ use crate::types::money::NanoUsd;
 pub use context::RequestContext;
 pub use named_budgets::NamedBudgets;
 
-/// What the gateway is made of. `app` fills it from the configuration.
+/// What a gateway reads of its configuration. `app` fills it.
 pub struct Parts {
     pub authenticator: Arc<Authenticator>,
     pub fleet: Arc<Fleet>,
@@ -63,15 +64,45 @@ pub struct Parts {
     pub price_book: Arc<PriceBook>,
     /// Price of one call of an operation that reports no usage.
     pub operation_prices: BTreeMap<String, NanoUsd>,
-    pub metrics: Arc<Metrics>,
-    pub recorder: Recorder,
     pub budgets: Budgets,
-    /// Where keys and budgets are kept; `None` without a master key.
-    pub accounts: Option<Accounts>,
-    pub named_budgets: Arc<NamedBudgets>,
     pub local: Box<dyn Local>,
-    /// For connections that Pingora does not make of itself.
-    pub connector: ConnectorOptions,
+}
+
+/// What outlives a configuration: all gateways of a process share it.
+pub struct Lasting {
+    pub metrics: Arc<Metrics>,
+    pub named_budgets: Arc<NamedBudgets>,
+    recorder: Recorder,
+    register: Option<Arc<Register>>,
+    ledger: Option<Arc<Ledger>>,
+    room: Arc<body::Room>,
+    signer: Arc<Signer>,
+    connections: Arc<Connector>,
+}
+
+impl Lasting {
+    /// `accounts` is `None` without a master key, `connector` is for connections that Pingora does not make of itself.
+    #[must_use]
+    pub fn new(
+        metrics: Arc<Metrics>,
+        recorder: Recorder,
+        accounts: Option<Accounts>,
+        named_budgets: Arc<NamedBudgets>,
+        limits: &Limits,
+        connector: ConnectorOptions,
+    ) -> Self {
+        let (register, ledger) = accounts.map(|accounts| (accounts.register, accounts.ledger)).unzip();
+        Self {
+            room: Arc::new(body::Room::new(limits, Arc::clone(&metrics))),
+            signer: Arc::new(Signer::new()),
+            connections: Arc::new(Connector::new(Some(connector))),
+            metrics,
+            named_budgets,
+            recorder,
+            register,
+            ledger,
+        }
+    }
 }
 
 /// Keys and budgets.
@@ -80,7 +111,7 @@ pub struct Accounts {
     pub ledger: Arc<Ledger>,
 }
 
-/// The proxy.
+/// What serves requests by one configuration. It never changes: a new configuration has a gateway of its own.
 pub struct Gateway {
     authenticator: Arc<Authenticator>,
     fleet: Arc<Fleet>,
@@ -100,10 +131,22 @@ pub struct Gateway {
     register: Option<Arc<Register>>,
     ledger: Option<Arc<Ledger>>,
     local: Box<dyn Local>,
-    room: body::Room,
-    signer: Signer,
+    room: Arc<body::Room>,
+    signer: Arc<Signer>,
     /// Connections of bidirectional streams.
-    connections: Connector,
+    connections: Arc<Connector>,
+}
+
+/// The gateway of the configuration in force, for requests that arrive from now on.
+pub type InForce = Arc<ArcSwap<Gateway>>;
+
+/// What Pingora drives.
+pub struct Proxy(pub InForce);
+
+/// A request with the gateway that serves it to its end, so that it never sees two configurations.
+pub struct Underway {
+    gateway: Arc<Gateway>,
+    ctx: RequestContext,
 }
 
 /// Answers the paths that are the proxy's own.
@@ -136,17 +179,9 @@ pub struct LocalAnswer {
 
 impl Gateway {
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let (register, ledger) = parts.accounts.map(|accounts| (accounts.register, accounts.ledger)).unzip();
+    pub fn new(parts: Parts, lasting: &Lasting) -> Self {
         Self {
             windows: Mutex::new(Windows::new(parts.budgets.time_zone.clone())),
-            named_budgets: parts.named_budgets,
-            register,
-            ledger,
-            budgets: parts.budgets,
-            room: body::Room::new(&parts.limits, Arc::clone(&parts.metrics)),
-            signer: Signer::new(),
-            connections: Connector::new(Some(parts.connector)),
             authenticator: parts.authenticator,
             fleet: parts.fleet,
             profiles: parts.profiles,
@@ -156,9 +191,16 @@ impl Gateway {
             allow_unlisted_models: parts.allow_unlisted_models,
             price_book: parts.price_book,
             operation_prices: parts.operation_prices,
-            metrics: parts.metrics,
-            recorder: parts.recorder,
+            budgets: parts.budgets,
             local: parts.local,
+            metrics: Arc::clone(&lasting.metrics),
+            recorder: lasting.recorder.clone(),
+            named_budgets: Arc::clone(&lasting.named_budgets),
+            register: lasting.register.clone(),
+            ledger: lasting.ledger.clone(),
+            room: Arc::clone(&lasting.room),
+            signer: Arc::clone(&lasting.signer),
+            connections: Arc::clone(&lasting.connections),
         }
     }
 
@@ -184,24 +226,26 @@ impl Gateway {
 }
 
 #[async_trait]
-impl ProxyHttp for Gateway {
-    type CTX = RequestContext;
+impl ProxyHttp for Proxy {
+    type CTX = Underway;
 
-    fn new_ctx(&self) -> RequestContext {
-        RequestContext::new()
+    /// Pingora asks for it once the head of the request has been read.
+    fn new_ctx(&self) -> Underway {
+        Underway { gateway: self.0.load_full(), ctx: RequestContext::new() }
     }
 
     /// No module of Pingora's may touch an answer: bytes pass as they come.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, underway: &mut Underway) -> Result<bool> {
+        let Underway { gateway, ctx } = underway;
         ctx.counted = true;
-        self.metrics.in_flight().inc();
+        gateway.metrics.in_flight().inc();
         ctx.record.method = session.req_header().method.to_string();
-        match admit::admit(self, session, ctx).await {
+        match admit::admit(gateway, session, ctx).await {
             Ok(admit::Admission::Answered) => Ok(true),
             Ok(admit::Admission::Proceed) => Ok(false),
-            Ok(admit::Admission::Converse) => bidirectional::converse(self, session, ctx).await.map(|()| true),
+            Ok(admit::Admission::Converse) => bidirectional::converse(gateway, session, ctx).await.map(|()| true),
             Err(failure) => {
                 respond::refuse(session, ctx, failure).await;
                 Ok(true)
@@ -209,27 +253,30 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
-        select::pick_peer(self, ctx).await
+    async fn upstream_peer(&self, _session: &mut Session, underway: &mut Underway) -> Result<Box<HttpPeer>> {
+        let Underway { gateway, ctx } = underway;
+        select::pick_peer(gateway, ctx).await
     }
 
     fn fail_to_connect(
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut RequestContext,
+        underway: &mut Underway,
         error: Box<Error>,
     ) -> Box<Error> {
-        failover::not_connected(self, ctx, error)
+        let Underway { gateway, ctx } = underway;
+        failover::not_connected(gateway, ctx, error)
     }
 
     async fn upstream_request_filter(
         &self,
         _session: &mut Session,
         upstream_request: &mut RequestHeader,
-        ctx: &mut RequestContext,
+        underway: &mut Underway,
     ) -> Result<()> {
-        *upstream_request = sign::sign(self, ctx, upstream_request)?.header;
+        let Underway { gateway, ctx } = underway;
+        *upstream_request = sign::sign(gateway, ctx, upstream_request)?.header;
         Ok(())
     }
 
@@ -237,17 +284,19 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         upstream_response: &mut ResponseHeader,
-        ctx: &mut RequestContext,
+        underway: &mut Underway,
     ) -> Result<()> {
-        failover::judge(self, ctx, upstream_response)
+        let Underway { gateway, ctx } = underway;
+        failover::judge(gateway, ctx, upstream_response)
     }
 
     async fn response_filter(
         &self,
         _session: &mut Session,
         upstream_response: &mut ResponseHeader,
-        ctx: &mut RequestContext,
+        underway: &mut Underway,
     ) -> Result<()> {
+        let Underway { ctx, .. } = underway;
         respond::header(ctx, upstream_response)
     }
 
@@ -256,9 +305,10 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut RequestContext,
+        underway: &mut Underway,
     ) -> Result<Option<Duration>> {
-        respond::observe(self, ctx, body.as_ref(), end_of_stream);
+        let Underway { gateway, ctx } = underway;
+        respond::observe(gateway, ctx, body.as_ref(), end_of_stream);
         Ok(None)
     }
 
@@ -267,13 +317,15 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut RequestContext,
+        underway: &mut Underway,
         client_reused: bool,
     ) -> Box<Error> {
-        failover::broken(self, session, ctx, error, client_reused)
+        let Underway { gateway, ctx } = underway;
+        failover::broken(gateway, session, ctx, error, client_reused)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, underway: &mut Underway) -> FailToProxy {
+        let Underway { ctx, .. } = underway;
         let failure = ctx.failure.take().unwrap_or_else(|| failover::failure_of(error));
         if let Some(slot) = ctx.slot.take() {
             slot.unwrap(session.as_downstream_mut());
@@ -289,18 +341,19 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
-        settle::settle(self, session, ctx, error);
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, underway: &mut Underway) {
+        let Underway { gateway, ctx } = underway;
+        settle::settle(gateway, session, ctx, error);
         if let Some(slot) = ctx.slot.take() {
             slot.unwrap(session.as_downstream_mut());
         }
         if std::mem::take(&mut ctx.counted) {
-            self.metrics.in_flight().dec();
+            gateway.metrics.in_flight().dec();
         }
     }
 
     /// Every failed request has its record; Pingora's own line would only repeat it.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestContext, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _underway: &Underway, _error: &Error) -> bool {
         true
     }
 }

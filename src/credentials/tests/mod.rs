@@ -67,7 +67,7 @@ fn sts_refusal(code: &str, message: &str) -> String {
 }
 
 async fn ready(spec: &Credentials) -> Result<UpstreamAuth, CredentialError> {
-    let store = CredentialStore::new([spec.clone()], options());
+    let store = CredentialStore::new([spec.clone()], options(), None);
     store.handle(spec).unwrap().ready().await
 }
 
@@ -102,7 +102,7 @@ impl Drop for TemporaryFile {
 #[test]
 fn fixed_credentials_are_there_at_once() {
     let api_key = Credentials::ApiKey(secret("ABSKcanary"));
-    let store = CredentialStore::new([keys(Some("token")), api_key.clone()], options());
+    let store = CredentialStore::new([keys(Some("token")), api_key.clone()], options(), None);
     let credentials = signing(store.handle(&keys(Some("token"))).unwrap().current().unwrap());
     assert_eq!(credentials.access_key_id, "AKIABASECANARY");
     assert_eq!(credentials.secret_access_key.expose(), "base-secret-canary");
@@ -118,7 +118,7 @@ fn a_short_term_api_key_that_has_run_out_is_not_sent() {
     let key = "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29tLz9YLUFtei1EYXRlPTIwMjAwMTAxVDAwMDAwMFomWC1BbXotRXhwaXJlcz\
                00MzIwMA==";
     let spec = Credentials::ApiKey(secret(key));
-    let source = CredentialStore::new([spec.clone()], options()).handle(&spec).unwrap();
+    let source = CredentialStore::new([spec.clone()], options(), None).handle(&spec).unwrap();
     assert_eq!(source.current().unwrap_err().kind(), "expired");
     assert!(source.status().expires_at.is_some());
 }
@@ -127,7 +127,7 @@ fn a_short_term_api_key_that_has_run_out_is_not_sent() {
 fn equal_credentials_share_one_source() {
     let specs =
         [keys(None), Credentials::Chain, role(keys(None), "http://a"), role(keys(None), "http://b"), keys(None)];
-    let store = CredentialStore::new(specs, options());
+    let store = CredentialStore::new(specs, options(), None);
     let origins: HashSet<String> = store.sources().map(|source| source.origin().to_owned()).collect();
     assert_eq!(store.sources().count(), 4);
     assert!(origins.contains("access key …NARY"), "{origins:?}");
@@ -228,7 +228,7 @@ async fn a_useless_ca_bundle_is_an_error_and_no_panic() {
         }
         let options = Options { ca_bundle: Some(file.path().into()), ..options() };
         let spec = role(keys(None), "https://127.0.0.1:9");
-        let source = CredentialStore::new([spec.clone()], options).handle(&spec).unwrap();
+        let source = CredentialStore::new([spec.clone()], options, None).handle(&spec).unwrap();
         let error = source.ready().await.unwrap_err();
         assert_eq!(error.kind(), "misconfigured");
         assert!(error.to_string().contains(words) && error.to_string().contains("AWS_CA_BUNDLE"), "{error}");
@@ -239,7 +239,7 @@ async fn a_useless_ca_bundle_is_an_error_and_no_panic() {
 async fn nothing_prints_a_secret() {
     let sts = Server::start(|_| (200, sts_answer("AssumeRole"))).await;
     let spec = role(keys(Some("token-canary")), &sts.url);
-    let store = CredentialStore::new([spec.clone(), Credentials::ApiKey(secret("ABSKcanary"))], options());
+    let store = CredentialStore::new([spec.clone(), Credentials::ApiKey(secret("ABSKcanary"))], options(), None);
     let source = store.handle(&spec).unwrap();
     let auth = source.ready().await.unwrap();
     let shown = format!("{store:?} {source:?} {auth:?} {spec:?} {:?}", source.status());

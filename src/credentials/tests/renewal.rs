@@ -191,7 +191,7 @@ async fn a_source_that_hangs_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn the_loop_ends_with_the_shutdown() {
     for specs in [vec![], vec![keys(None), Credentials::Profile("x".to_owned())]] {
-        let store = Arc::new(CredentialStore::new(specs, options()));
+        let store = Arc::new(CredentialStore::new(specs, options(), None));
         let started = Instant::now();
         store.refresh_loop(tokio::time::sleep(Duration::from_secs(7))).await;
         assert_eq!(started.elapsed().as_secs(), 7);

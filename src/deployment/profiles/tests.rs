@@ -75,10 +75,10 @@ async fn stand(deployments: &[config::Deployment]) -> Stand {
         stream_total_timeout: None,
     };
     let options = Options { ca_bundle: None, region: "us-east-1".to_owned() };
-    let store = CredentialStore::new([credentials("secret")], options);
-    let fleet = Fleet::new(deployments, &direct, &endpoints, &store, IDLE).unwrap();
+    let store = CredentialStore::new([credentials("secret")], options, None);
+    let fleet = Fleet::new(deployments, &direct, &endpoints, &store, IDLE, None).unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let profiles = Arc::new(Profiles::new(&fleet, endpoints, PriceBook::bundled(), metrics));
+    let profiles = Arc::new(Profiles::new(&fleet, endpoints, PriceBook::bundled(), metrics, None));
     Stand { simulator, fleet, profiles }
 }
 
