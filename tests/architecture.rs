@@ -87,6 +87,7 @@ const PURE: &[&str] = &[
     "error.rs",
     "yaml.rs",
     "deployment/select.rs",
+    "deployment/address.rs",
     "deployment/outcome.rs",
 ];
 

@@ -1,6 +1,7 @@
 //! The composition root: takes a [`Config`] apart and builds the running program from it. The only file that knows
 //! every part.
 
+mod addresses;
 mod bank;
 mod build;
 mod edge;
@@ -24,6 +25,7 @@ use pingora_core::services::background::{BackgroundService, background_service};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use addresses::{Checks, UpstreamAddresses};
 use bank::Bank;
 use build::{Built, Ground, Upstreams};
 use edge::Edge;
@@ -32,7 +34,6 @@ use tls::Reload;
 use crate::aws::route;
 use crate::config::{Config, Listen};
 use crate::deployment::fleet::FleetError;
-use crate::deployment::host;
 use crate::ledger;
 use crate::proxy::{Lasting, NamedBudgets, Proxy};
 use crate::store::StoreError;
@@ -104,19 +105,28 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         metrics: Arc::clone(&metrics),
         shutdown_timeout: config.limits.shutdown_timeout,
     };
+    let connector = ConnectorOptions::from_server_conf(&conf);
+    let checks = Checks {
+        interval: config.router.health_check_interval,
+        connect_timeout: config.router.connect_timeout,
+        connector: connector.clone(),
+    };
     let lasting = Lasting::new(
-        metrics,
+        Arc::clone(&metrics),
         recorder,
         bank.as_ref().map(Bank::accounts),
         Arc::new(NamedBudgets::new(config.budgets.metric_names_max)),
         &config.limits,
-        ConnectorOptions::from_server_conf(&conf),
+        connector,
     );
     let ground = Ground { lasting, kept: bank.as_ref().map(|bank| bank.kept.clone()), draining };
     let Built { gateway, upstreams } = ground.build(config, None).map_err(StartError::Fleet)?;
     let in_force = Arc::new(ArcSwap::from_pointee(gateway));
     let (_publish, upstreams) = watch::channel(upstreams);
-    serve(conf, addresses, secure, Edge::new(&config.limits), Proxy(in_force), upstreams, stop);
+    let hosts = upstreams.clone();
+    let hosts = UpstreamAddresses::new(Box::new(move || hosts.borrow().fleet.hosts()), checks, metrics);
+    let background = Background { addresses: hosts, refresh: Refresh(upstreams) };
+    serve(conf, addresses, secure, Edge::new(&config.limits), Proxy(in_force), background, stop);
     close(bank, writer);
     Ok(())
 }
@@ -138,7 +148,7 @@ fn serve(
     secure: Option<(TlsSettings, Reload)>,
     edge: Edge,
     proxy: Proxy,
-    upstreams: watch::Receiver<Upstreams>,
+    background: Background,
     stop: Stop,
 ) {
     // Read now rather than in the first request.
@@ -154,8 +164,8 @@ fn serve(
         server.add_service(background_service("certificate", reload));
     }
     server.add_service(service);
-    server.add_service(background_service("names", Names(upstreams.clone())));
-    server.add_service(background_service("credentials", Refresh(upstreams)));
+    server.add_service(background_service("addresses", background.addresses));
+    server.add_service(background_service("credentials", background.refresh));
     server.add_service(background_service("announce", Announce(addresses)));
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
 }
@@ -200,22 +210,10 @@ fn server_conf(listen: &Listen, ca_bundle: Option<&std::path::Path>) -> ServerCo
     }
 }
 
-/// Keeps the addresses of the upstream hosts fresh.
-struct Names(watch::Receiver<Upstreams>);
-
-#[async_trait]
-impl BackgroundService for Names {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut upstreams = self.0.clone();
-        loop {
-            let hosts = upstreams.borrow_and_update().fleet.hosts();
-            tokio::select! {
-                () = host::refresh(hosts) => {}
-                changed = upstreams.changed() => if changed.is_err() { return },
-                _ = shutdown.changed() => return,
-            }
-        }
-    }
+/// What keeps up to date what requests rest on.
+struct Background {
+    addresses: UpstreamAddresses,
+    refresh: Refresh,
 }
 
 /// Loads the credentials of the listed deployments, so that a mistake shows at the start, and keeps all of them fresh.

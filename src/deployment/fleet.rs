@@ -100,6 +100,7 @@ impl Fleet {
         let mut groups: BTreeMap<ModelName, Vec<Arc<Target>>> = BTreeMap::new();
         for deployment in deployments {
             let target = builder.listed(deployment)?;
+            target.host.mark_used();
             groups.entry(deployment.model_name.clone()).or_default().push(Arc::new(target));
         }
         let mut direct_groups = BTreeMap::new();
@@ -135,7 +136,7 @@ impl Fleet {
         groups
     }
 
-    /// Every distinct host, for the task that resolves names.
+    /// Every distinct host, for those who resolve names and check addresses.
     #[must_use]
     pub fn hosts(&self) -> Vec<Arc<Host>> {
         self.hosts.clone()

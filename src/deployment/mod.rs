@@ -1,8 +1,10 @@
 //! Deployments: which one serves a model name, and what to do when it does not.
 //!
 //! `select` and `outcome` are pure decisions; `fleet` holds the deployments a configuration names, `host` the addresses
-//! of the servers behind them, and `profiles` what AWS says of ARNs that hide their model.
+//! of the servers behind them (`address` decides which are used), and `profiles` what AWS says of ARNs that hide their
+//! model.
 
+mod address;
 pub mod affinity;
 mod control_plane;
 pub mod cooldown;

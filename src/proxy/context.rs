@@ -3,6 +3,7 @@
 //! The record is for the operator; what the stages need of each other stands in [`Stage`], so that a phase can only
 //! use what the phases before it have made.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,8 @@ pub(super) struct Admitted {
 pub(super) struct Attempt {
     pub index: usize,
     pub target: Arc<Target>,
+    /// Of the target's host.
+    pub address: SocketAddr,
     pub auth: crate::credentials::UpstreamAuth,
     pub reader: Option<UsageReader>,
     /// Of a bidirectional stream, whose prompt has no end before its answer begins.

@@ -8,6 +8,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::Gateway;
+use super::connect_failure::connect_failure;
 use super::context::{RequestContext, Stage};
 use super::select::unreachable_deployments;
 use super::shared::{BUDGET_SPENT, UPSTREAM_SILENT};
@@ -49,6 +50,7 @@ pub(super) fn not_connected(gateway: &Gateway, ctx: &mut RequestContext, error: 
     };
     let may_go_on = admitted.may_go_on();
     let target = std::sync::Arc::clone(&attempt.target);
+    target.host.failed(attempt.address, connect_failure(&error), error.to_string());
     tracing::warn!(deployment = %target.id, host = %target.host.authority, "cannot connect: {error}");
     gateway.metrics.set_back(target.id.as_str(), Setback::Connect.as_str());
     ctx.set_back(&target, None, Setback::Connect);

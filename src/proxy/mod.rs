@@ -6,6 +6,7 @@ mod bidirectional;
 mod body;
 mod booking;
 mod call;
+mod connect_failure;
 mod context;
 mod delivery;
 mod event_stream;
@@ -49,6 +50,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_record::Recorder;
 use crate::types::money::NanoUsd;
 
+pub use connect_failure::connect_failure;
 pub use context::RequestContext;
 pub use named_budgets::NamedBudgets;
 

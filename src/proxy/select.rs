@@ -1,5 +1,6 @@
 //! The next deployment for a request, and the peer that Pingora connects to for it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Re
                 if bidirectional {
                     over_http2(&mut peer);
                 }
-                dispatch(ctx, index, target, auth, repeated);
+                dispatch(ctx, index, target, address, auth, repeated);
                 return Ok(Box::new(peer));
             }
             (Err(error), _) => {
@@ -121,7 +122,14 @@ fn set_back(gateway: &Gateway, ctx: &mut RequestContext, target: &Target, setbac
     ctx.set_back(target, None, setback);
 }
 
-fn dispatch(ctx: &mut RequestContext, index: usize, target: Arc<Target>, auth: UpstreamAuth, repeated: bool) {
+fn dispatch(
+    ctx: &mut RequestContext,
+    index: usize,
+    target: Arc<Target>,
+    address: SocketAddr,
+    auth: UpstreamAuth,
+    repeated: bool,
+) {
     let stage = std::mem::replace(&mut ctx.stage, Stage::Finished);
     let (Stage::Admitted(admitted) | Stage::Dispatched(admitted, _)) = stage else {
         return;
@@ -135,6 +143,7 @@ fn dispatch(ctx: &mut RequestContext, index: usize, target: Arc<Target>, auth: U
         index,
         reader: Some(UsageReader::new(admitted.facts.clone())),
         target,
+        address,
         auth,
         request_bytes_streamed: 0,
         repeated,
@@ -145,7 +154,7 @@ fn dispatch(ctx: &mut RequestContext, index: usize, target: Arc<Target>, auth: U
     ctx.stage = Stage::Dispatched(admitted, Box::new(attempt));
 }
 
-fn peer(gateway: &Gateway, target: &Target, address: std::net::SocketAddr, repeated: bool) -> HttpPeer {
+fn peer(gateway: &Gateway, target: &Target, address: SocketAddr, repeated: bool) -> HttpPeer {
     let endpoint = &target.host.endpoint;
     let mut peer = HttpPeer::new(address, endpoint.tls, endpoint.host.clone());
     peer.options.connection_timeout = Some(gateway.connect_timeout);

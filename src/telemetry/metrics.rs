@@ -71,6 +71,8 @@ pub struct Metrics {
     store_requests: HistogramVec,
     tls_expires: IntGaugeVec,
     tls_reloads: IntCounterVec,
+    endpoint_addresses: IntGaugeVec,
+    endpoint_check_failures: IntCounterVec,
 }
 
 impl Metrics {
@@ -224,6 +226,18 @@ impl Metrics {
                 "Changed certificate files that were put in force (ok) or could not be used (failed).",
                 &["result"],
             )?,
+            endpoint_addresses: gauges(
+                &registry,
+                "dheera_ai_endpoint_addresses",
+                "Addresses of an upstream host that pass their health check (usable) or do not (unusable).",
+                &["host", "state"],
+            )?,
+            endpoint_check_failures: counters(
+                &registry,
+                "dheera_ai_endpoint_check_failures_total",
+                "Health checks of an upstream host's addresses that failed, and look-ups of its name, by kind.",
+                &["host", "kind"],
+            )?,
             registry,
         };
         let build =
@@ -330,6 +344,26 @@ impl Metrics {
 
     pub fn tls_certificate_reloaded(&self, ok: bool) {
         self.tls_reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
+    }
+
+    /// How many addresses an upstream host has.
+    pub fn endpoint_addresses(&self, host: &str, usable: usize, unusable: usize) {
+        for (state, count) in [("usable", usable), ("unusable", unusable)] {
+            self.endpoint_addresses.with_label_values(&[host, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// No deployment names the upstream host any more.
+    pub fn endpoint_gone(&self, host: &str) {
+        for state in ["usable", "unusable"] {
+            // It has no series when its name never resolved.
+            drop(self.endpoint_addresses.remove_label_values(&[host, state]));
+        }
+    }
+
+    /// A health check of an upstream host failed, or the look-up of its name.
+    pub fn endpoint_check_failed(&self, host: &str, kind: &str) {
+        self.endpoint_check_failures.with_label_values(&[host, kind]).inc();
     }
 
     pub fn record_lost(&self) {

@@ -13,6 +13,7 @@ mod bodies;
 mod budgets;
 mod codings;
 mod costs;
+mod endpoints;
 mod failover;
 mod headers;
 mod key_pairs;

@@ -24,10 +24,10 @@ use crate::support::{
 const MODEL: &str = "/bedrock/model/nova/converse";
 
 /// A directory in which `dev-cert` makes certificates.
-struct DevCert(TemporaryDirectory);
+pub(crate) struct DevCert(TemporaryDirectory);
 
 impl DevCert {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let made = Self(TemporaryDirectory::new("dev-cert"));
         made.make(&[]);
         made
@@ -39,7 +39,7 @@ impl DevCert {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.0.join(name)
     }
 
