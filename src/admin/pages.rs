@@ -1,11 +1,14 @@
 //! The proxy's own pages under one roof: which paths are pages, and who may see them.
 //!
-//! `status` is for everyone it says; `/spend/*` needs the master key; `api` decides by itself, because a key may look at
-//! itself. Without a master key there are no keys, and the pages about them say how to have some.
+//! `status` is for everyone it says; `/spend/*` needs the master key; `reload` and `api` decide by themselves, because a
+//! key may look at itself. Without a master key there are no keys, and the pages about them say how to have some.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::api::{self, Management};
+use super::reload::{self, Reloads};
 use super::request::{Answer, ApiRequest};
 use super::spend::Spend;
 use super::status::Status;
@@ -17,6 +20,7 @@ const GLOBAL_SPEND: &str = "/global/spend";
 /// All pages.
 pub struct Pages {
     pub status: Status,
+    pub reloads: Arc<dyn Reloads>,
     /// `None` without a master key.
     pub stored: Option<Stored>,
 }
@@ -41,7 +45,7 @@ impl Pages {
     /// Whether a path, without its query, is a page.
     #[must_use]
     pub fn owns(&self, path: &str) -> bool {
-        Status::owns(path) || api::owns(path) || is_spend(path)
+        Status::owns(path) || api::owns(path) || is_spend(path) || reload::owns(path)
     }
 
     /// Answers a page. `now_ms` is the store's time in Unix milliseconds.
@@ -52,12 +56,15 @@ impl Pages {
             let answer = self.status.answer(&request.method, &request.path, presented, now_ms).await;
             return answer.unwrap_or_else(not_found);
         }
-        let Some(stored) = &self.stored else {
-            return Answer::error(&ErrorResponse::new(ErrorType::AccessDenied, NO_MASTER_KEY));
-        };
         let caller = match presented {
             Ok(presented) => authenticator.prove(presented, now_ms).await.and_then(Identity::without_signature),
             Err(denied) => Err(denied),
+        };
+        if reload::owns(&request.path) {
+            return reload::answer(&*self.reloads, &request.method, caller).await;
+        }
+        let Some(stored) = &self.stored else {
+            return Answer::error(&ErrorResponse::new(ErrorType::AccessDenied, NO_MASTER_KEY));
         };
         let accept = request.headers.get("accept").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let PageRequest { method, path, query, body, .. } = request;

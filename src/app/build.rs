@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::bank::{Kept, Own, stored};
 use crate::admin::pages::Pages;
+use crate::admin::reload::Reloads;
 use crate::admin::status::Status;
 use crate::config::{Config, Credentials, Deployment, Direct, Endpoints, Router};
 use crate::credentials::{CredentialStore, Options};
@@ -21,6 +22,7 @@ pub(super) struct Ground {
     pub kept: Option<Kept>,
     /// Set when the process is about to stop.
     pub draining: Arc<AtomicBool>,
+    pub reloads: Arc<dyn Reloads>,
 }
 
 /// One configuration, ready to serve.
@@ -82,7 +84,11 @@ impl Ground {
             named_budgets: Arc::clone(named_budgets),
             metrics: Arc::clone(metrics),
             ledger: self.kept.as_ref().map(|kept| Arc::clone(&kept.ledger)),
-            pages: Pages { status, stored: self.kept.as_ref().map(|kept| stored(kept, &authenticator, budgets)) },
+            pages: Pages {
+                status,
+                reloads: Arc::clone(&self.reloads),
+                stored: self.kept.as_ref().map(|kept| stored(kept, &authenticator, budgets)),
+            },
         };
         let parts = Parts {
             authenticator,

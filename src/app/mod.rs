@@ -5,6 +5,8 @@ mod addresses;
 mod bank;
 mod build;
 mod edge;
+mod fixed;
+mod reload;
 mod tls;
 
 use std::fmt;
@@ -23,15 +25,17 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, Notify, watch};
 
 use addresses::{Checks, UpstreamAddresses};
 use bank::Bank;
 use build::{Built, Ground, Upstreams};
 use edge::Edge;
+use reload::{Reloader, Reloading};
 use tls::Reload;
 
 use crate::aws::route;
+use crate::config::load::Given;
 use crate::config::{Config, Listen};
 use crate::deployment::fleet::FleetError;
 use crate::ledger;
@@ -87,11 +91,11 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Runs the proxy until it is told to stop.
+/// Runs the proxy until it is told to stop. `given` is where `config` was read.
 ///
 /// # Errors
 /// When a part of it cannot be built; nothing is listening then.
-pub fn run(config: &Config) -> Result<(), StartError> {
+pub fn run(config: Config, given: Given) -> Result<(), StartError> {
     let addresses = Addresses::free(&config.listen)?;
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
     let conf = server_conf(&config.listen, config.endpoints.ca_bundle.as_deref());
@@ -119,14 +123,26 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         &config.limits,
         connector,
     );
-    let ground = Ground { lasting, kept: bank.as_ref().map(|bank| bank.kept.clone()), draining };
-    let Built { gateway, upstreams } = ground.build(config, None).map_err(StartError::Fleet)?;
-    let in_force = Arc::new(ArcSwap::from_pointee(gateway));
-    let (_publish, upstreams) = watch::channel(upstreams);
-    let hosts = upstreams.clone();
+    let (asker, asked) = reload::channel();
+    let kept = bank.as_ref().map(|bank| bank.kept.clone());
+    let ground = Ground { lasting, kept, draining, reloads: Arc::new(asker) };
+    let Built { gateway, upstreams } = ground.build(&config, None).map_err(StartError::Fleet)?;
+    let (upstreams, followed) = watch::channel(upstreams);
+    let hosts = followed.clone();
     let hosts = UpstreamAddresses::new(Box::new(move || hosts.borrow().fleet.hosts()), checks, metrics);
-    let background = Background { addresses: hosts, refresh: Refresh(upstreams) };
-    serve(conf, addresses, secure, Edge::new(&config.limits), Proxy(in_force), background, stop);
+    let edge = Edge::new(&config.limits);
+    let reloader = Reloader {
+        given,
+        config,
+        ground,
+        in_force: Arc::new(ArcSwap::from_pointee(gateway)),
+        upstreams,
+        shown: secure.as_ref().map(|(_, certificate)| certificate.shown.clone()),
+        asked,
+        listening: Arc::new(Notify::new()),
+    };
+    let background = Background { addresses: hosts, refresh: Refresh(followed), reloader };
+    serve(conf, addresses, secure, edge, background, stop);
     close(bank, writer);
     Ok(())
 }
@@ -147,7 +163,6 @@ fn serve(
     addresses: Addresses,
     secure: Option<(TlsSettings, Reload)>,
     edge: Edge,
-    proxy: Proxy,
     background: Background,
     stop: Stop,
 ) {
@@ -155,7 +170,7 @@ fn serve(
     tracing::debug!(operations = route::operations().len(), "the route table is read");
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
-    let mut service = edge.service(&server.configuration, proxy);
+    let mut service = edge.service(&server.configuration, Proxy(Arc::clone(&background.reloader.in_force)));
     if let Some(address) = addresses.plain {
         service.add_tcp(&address.to_string());
     }
@@ -166,7 +181,9 @@ fn serve(
     server.add_service(service);
     server.add_service(background_service("addresses", background.addresses));
     server.add_service(background_service("credentials", background.refresh));
-    server.add_service(background_service("announce", Announce(addresses)));
+    let announce = Announce { addresses, reloads: Arc::clone(&background.reloader.listening) };
+    server.add_service(background_service("announce", announce));
+    server.add_service(background_service("configuration", Reloading(Mutex::new(background.reloader))));
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
 }
 
@@ -214,6 +231,7 @@ fn server_conf(listen: &Listen, ca_bundle: Option<&std::path::Path>) -> ServerCo
 struct Background {
     addresses: UpstreamAddresses,
     refresh: Refresh,
+    reloader: Reloader,
 }
 
 /// Loads the credentials of the listed deployments, so that a mistake shows at the start, and keeps all of them fresh.
@@ -243,14 +261,18 @@ impl BackgroundService for Refresh {
     }
 }
 
-/// Says where the proxy runs, once it accepts connections.
-struct Announce(Addresses);
+/// Says where the proxy runs, once it accepts connections, and SIGHUP does not end it.
+struct Announce {
+    addresses: Addresses,
+    reloads: Arc<Notify>,
+}
 
 #[async_trait]
 impl BackgroundService for Announce {
     #[expect(clippy::print_stdout, reason = "the line that people and scripts wait for")]
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let Addresses { plain, tls } = self.0;
+        let Addresses { plain, tls } = self.addresses;
+        self.reloads.notified().await;
         let pause = || tokio::time::sleep(Duration::from_millis(5));
         if let Some(address) = plain {
             while tokio::net::TcpStream::connect(reachable(address)).await.is_err() {

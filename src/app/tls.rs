@@ -33,6 +33,28 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type InForce = Arc<ArcSwap<ServerCertificate>>;
 
+/// What is shown, and where it is read.
+#[derive(Clone)]
+pub(super) struct Shown {
+    files: Arc<ArcSwap<CertificateFiles>>,
+    in_force: InForce,
+}
+
+impl Shown {
+    pub(super) fn certificate(&self) -> Arc<ServerCertificate> {
+        self.in_force.load_full()
+    }
+
+    /// Shows the certificate of another configuration from now on, and follows its files.
+    pub(super) fn show(&self, tls: &Tls, metrics: &Metrics) {
+        self.files.store(Arc::new(tls.files.clone()));
+        if self.in_force.swap(Arc::clone(&tls.certificate)) != tls.certificate {
+            metrics.tls_certificate(tls.certificate.not_after_s());
+            metrics.tls_certificate_reloaded(true);
+        }
+    }
+}
+
 /// The settings of the listener, and what keeps its certificate fresh.
 ///
 /// # Errors
@@ -41,7 +63,7 @@ pub(super) fn listener(tls: Tls, metrics: Arc<Metrics>) -> pingora_core::Result<
     let in_force: InForce = Arc::new(ArcSwap::new(tls.certificate));
     let mut settings = TlsSettings::with_callbacks(Box::new(Handshakes(Arc::clone(&in_force))))?;
     settings.enable_h2();
-    Ok((settings, Reload { files: tls.files, in_force, metrics }))
+    Ok((settings, Reload { shown: Shown { files: Arc::new(ArcSwap::from_pointee(tls.files)), in_force }, metrics }))
 }
 
 struct Handshakes(InForce);
@@ -57,45 +79,53 @@ impl TlsAccept for Handshakes {
 
 /// Puts the certificate of the files in force whenever they change.
 pub(super) struct Reload {
-    files: CertificateFiles,
-    in_force: InForce,
+    pub shown: Shown,
     metrics: Arc<Metrics>,
 }
 
 #[async_trait]
 impl BackgroundService for Reload {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        self.metrics.tls_certificate(self.in_force.load().not_after_s());
-        let mut watch = Watch::new(*self.in_force.load().fingerprint());
+        self.metrics.tls_certificate(self.shown.certificate().not_after_s());
+        let mut watch = Watch::new(*self.shown.certificate().fingerprint());
         loop {
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
                 _ = shutdown.changed() => return,
             }
-            let files = self.files.clone();
+            let files = self.shown.files.load_full();
+            let reading = Arc::clone(&files);
             // A file system may keep its reader waiting.
-            let Ok(read) = tokio::task::spawn_blocking(move || files.read()).await else { continue };
-            self.act(watch.look(read));
+            let Ok(read) = tokio::task::spawn_blocking(move || reading.read()).await else { continue };
+            if !Arc::ptr_eq(&files, &self.shown.files.load()) {
+                // Meanwhile other files are to be followed.
+                continue;
+            }
+            let in_force = *self.shown.certificate().fingerprint();
+            if watch.in_force != in_force {
+                watch = Watch::new(in_force);
+            }
+            self.act(&files, watch.look(read));
         }
     }
 }
 
 impl Reload {
-    fn act(&self, seen: Seen) {
+    fn act(&self, files: &CertificateFiles, seen: Seen) {
         match seen {
             Seen::NothingNew => {}
             Seen::Changed(certificate) => {
-                let file = self.files.certificate.display();
+                let file = files.certificate.display();
                 if let Some(what) = certificate.untimely(jiff::Timestamp::now().as_second()) {
                     tracing::warn!("{file} {what}: clients refuse it");
                 }
                 tracing::info!("new connections are shown the new certificate of {file}");
                 self.metrics.tls_certificate(certificate.not_after_s());
                 self.metrics.tls_certificate_reloaded(true);
-                self.in_force.store(Arc::new(*certificate));
+                self.shown.in_force.store(Arc::new(*certificate));
             }
             Seen::Unusable(CertificateFlaw { file, what, remedy }) => {
-                let file = self.files.path(file).display();
+                let file = files.path(file).display();
                 tracing::warn!("the certificate from before stays in use: {file} {what}. {remedy}");
                 self.metrics.tls_certificate_reloaded(false);
             }

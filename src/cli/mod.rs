@@ -1,6 +1,6 @@
 //! The command line: what may be asked for, the help that teaches it, and the answers of `check`, `config show` and
-//! `version`. Running the proxy is the application's part; here it is only asked for. `key …` and `spend` talk to a
-//! running proxy (`client.rs`) and need no configuration.
+//! `version`. Running the proxy is the application's part; here it is only asked for. `key …`, `spend` and `reload` talk
+//! to a running proxy (`client.rs`) and need no configuration.
 //!
 //! Exit codes: 0 done, 1 the configuration has problems or the proxy refused, 2 the command line is wrong.
 
@@ -20,7 +20,7 @@ use self::key::KeyCommand;
 use self::spend::SpendArgs;
 use crate::aws::endpoint::is_application_inference_profile;
 use crate::config::Config;
-use crate::config::load::{CliOverrides, Loaded, Source, load};
+use crate::config::load::{CliOverrides, Given, Loaded, Source, load};
 use crate::config::problem::Warning;
 use crate::config::secrets::{Environment, ProcessEnvironment};
 use crate::config::show;
@@ -30,15 +30,25 @@ mod client;
 mod dev_cert;
 mod fields;
 mod key;
+mod reload;
 mod spend;
 
 /// What the program has to do next.
 #[derive(Debug)]
 pub enum Outcome {
     /// Run the proxy.
-    Run(Box<Config>, Vec<Warning>),
+    Run(Box<Launch>),
     /// Everything was said already.
     Exit(ExitCode),
+}
+
+/// The configuration to run with.
+#[derive(Debug)]
+pub struct Launch {
+    pub config: Config,
+    pub warnings: Vec<Warning>,
+    /// Where it was read, and is read again when asked for.
+    pub given: Given,
 }
 
 const EXIT_PROBLEMS: u8 = 1;
@@ -52,6 +62,7 @@ Examples:
   dheera_ai config show --config conf/config.yaml print what is in force, secrets redacted
   dheera_ai key create --alias ci --max-budget 10 make a key that may spend ten dollars, of the proxy that runs here
   dheera_ai spend --by key                        who spent how much this month
+  dheera_ai reload                                apply the changed configuration file without a restart
   dheera_ai dev-cert                              make a certificate for https:// on this machine
 
   curl http://127.0.0.1:4000/bedrock/model/amazon.nova-lite-v1:0/converse \\
@@ -60,7 +71,7 @@ Examples:
 
 Environment:
   DHEERA_AI_MASTER_KEY            the key that may do everything; without it only this machine may call
-  DHEERA_AI_URL                   where `key` and `spend` find the proxy
+  DHEERA_AI_URL                   where `key`, `spend` and `reload` find the proxy
   DHEERA_AI_STORE_PATH            directory of keys, budgets and spend
   REDIS_URL, REDIS_HOST           Redis, for keys and budgets that several proxies share
   SSL_CERTFILE_PATH, SSL_KEYFILE_PATH
@@ -168,6 +179,11 @@ enum Command {
         #[command(flatten)]
         arguments: SpendArgs,
     },
+    /// Have a running proxy read its configuration again, and say what became of it
+    Reload {
+        #[command(flatten)]
+        proxy: Proxy,
+    },
     /// Make a certificate for trying TLS on this machine, and say how clients come to trust it
     #[command(after_help = dev_cert::AFTER_HELP)]
     DevCert(DevCertArgs),
@@ -215,8 +231,8 @@ pub fn parse_and_load() -> Outcome {
     let outcome = answer(std::env::args_os(), &ProcessEnvironment, &mut out, &mut err)
         .unwrap_or(Outcome::Exit(EXIT_PROBLEMS.into()));
     match outcome {
-        Outcome::Run(config, warnings) => match export(&config.environment) {
-            Ok(()) => Outcome::Run(config, warnings),
+        Outcome::Run(launch) => match export(&launch.config.environment) {
+            Ok(()) => Outcome::Run(launch),
             Err(error) => {
                 let remedy = "set the `environment_variables` of the configuration outside of it";
                 // Nobody is left to tell when this cannot be written either.
@@ -266,20 +282,21 @@ fn answer(
     let Cli { serving: before, command } = cli;
     match command {
         None => {
-            let loaded = configuration(before, environment, err)?;
-            Ok(loaded.map_or(Outcome::Exit(EXIT_PROBLEMS.into()), |loaded| {
-                Outcome::Run(Box::new(loaded.config), loaded.warnings)
+            let given = given(before);
+            let loaded = configuration(given.clone(), environment, err)?;
+            Ok(loaded.map_or(Outcome::Exit(EXIT_PROBLEMS.into()), |Loaded { config, warnings }| {
+                Outcome::Run(Box::new(Launch { config, warnings, given }))
             }))
         }
         Some(Command::Check { serving }) => {
-            let Some(Loaded { config, warnings }) = configuration(serving.or(before), environment, err)? else {
+            let Some(Loaded { config, warnings }) = configuration(given(serving.or(before)), environment, err)? else {
                 return Ok(Outcome::Exit(EXIT_PROBLEMS.into()));
             };
             check(&config, &warnings, out)?;
             Ok(Outcome::Exit(ExitCode::SUCCESS))
         }
         Some(Command::Config { command: ConfigCommand::Show { serving } }) => {
-            let Some(Loaded { config, warnings }) = configuration(serving.or(before), environment, err)? else {
+            let Some(Loaded { config, warnings }) = configuration(given(serving.or(before)), environment, err)? else {
                 return Ok(Outcome::Exit(EXIT_PROBLEMS.into()));
             };
             for warning in &warnings {
@@ -296,6 +313,10 @@ fn answer(
             let done = client(&proxy, environment).and_then(|client| spend::run(&arguments, &client, proxy.json, out));
             concluded(done, err)
         }
+        Some(Command::Reload { proxy }) => {
+            let done = client(&proxy, environment).and_then(|client| reload::run(&client, proxy.json, out, err));
+            concluded(done, err)
+        }
         Some(Command::DevCert(arguments)) => concluded(dev_cert::run(&arguments, out), err),
         Some(Command::Version) => {
             writeln!(out, "dheera_ai {}", env!("CARGO_PKG_VERSION"))?;
@@ -304,10 +325,8 @@ fn answer(
     }
 }
 
-/// The configuration, `None` when its problems were told.
-fn configuration(serving: Serving, environment: &dyn Environment, err: &mut dyn Write) -> io::Result<Option<Loaded>> {
-    let source = serving.config.map_or(Source::Direct, Source::File);
-    let overrides = CliOverrides {
+fn given(serving: Serving) -> Given {
+    let cli = CliOverrides {
         host: serving.host,
         port: serving.port,
         ssl_certfile_path: serving.ssl_certfile_path,
@@ -318,7 +337,12 @@ fn configuration(serving: Serving, environment: &dyn Environment, err: &mut dyn 
         upgrade: serving.upgrade,
         upgrade_socket: serving.upgrade_socket,
     };
-    match load(source, environment, &overrides) {
+    Given { source: serving.config.map_or(Source::Direct, Source::File), cli }
+}
+
+/// The configuration, `None` when its problems were told.
+fn configuration(given: Given, environment: &dyn Environment, err: &mut dyn Write) -> io::Result<Option<Loaded>> {
+    match load(given.source, environment, &given.cli) {
         Ok(loaded) => Ok(Some(loaded)),
         Err(problems) => {
             writeln!(err, "{problems}")?;

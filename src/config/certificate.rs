@@ -63,6 +63,15 @@ pub struct ServerCertificate {
     fingerprint: Fingerprint,
 }
 
+/// Of the same files.
+impl PartialEq for ServerCertificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Eq for ServerCertificate {}
+
 /// Without anything of the key.
 impl fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -45,6 +45,13 @@ pub struct CliOverrides {
     pub upgrade_socket: Option<PathBuf>,
 }
 
+/// Where the configuration of a process comes from, for reading it again while the process runs.
+#[derive(Debug, Clone)]
+pub struct Given {
+    pub source: Source,
+    pub cli: CliOverrides,
+}
+
 /// A configuration that can be used, and what its operator should know about it.
 #[derive(Debug)]
 pub struct Loaded {

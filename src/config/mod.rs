@@ -41,7 +41,7 @@ mod section;
 pub mod show;
 
 /// Everything the proxy needs to know, complete and consistent.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Config {
     pub listen: Listen,
     pub access: Access,
@@ -64,7 +64,7 @@ pub struct Config {
 }
 
 /// The addresses and threads of the listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     pub host: IpAddr,
     /// Plain HTTP/1.1 and h2c, unless `tls` takes this port.
@@ -79,7 +79,7 @@ pub struct Listen {
 }
 
 /// TLS for clients, HTTP/1.1 and h2 by ALPN.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// They are read again when they change.
     pub files: CertificateFiles,
@@ -90,7 +90,7 @@ pub struct Tls {
 }
 
 /// Who may call.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// Guards everything when set. `None` is the open mode, on loopback only unless `allow_anonymous`.
     pub master_key: Option<Secret>,
@@ -102,7 +102,7 @@ pub struct Access {
 }
 
 /// One entry of `model_list`: where a model name may be served.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
     /// Unique over the list; `model_info.id` or `<model_name>-<n>`.
     pub id: DeploymentId,
@@ -209,7 +209,7 @@ impl std::fmt::Debug for SecretRef {
 }
 
 /// What serves an id that `model_list` does not name, and every operation without a model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Direct {
     pub region: Region,
     pub credentials: Credentials,
@@ -225,7 +225,7 @@ pub struct Direct {
 }
 
 /// Endpoint overrides by service (`AWS_ENDPOINT_URL_BEDROCK_RUNTIME` …) and how AWS's own hosts are chosen.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoints {
     /// `AWS_ENDPOINT_URL`, for services without an override of their own.
     pub all: Option<Endpoint>,
@@ -247,7 +247,7 @@ pub struct Endpoint {
 }
 
 /// `router_settings`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Router {
     pub strategy: Strategy,
     pub cache_affinity: CacheAffinity,
@@ -278,7 +278,7 @@ pub struct Fallbacks {
 }
 
 /// Bounds on what a client may send and how slowly.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub body_bytes_max: usize,
     /// Bodies of all requests in flight together.
@@ -318,7 +318,7 @@ pub enum RequestLog {
 }
 
 /// Where keys, budgets and the spend log are kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Store {
     /// In a file of `Budgets::state_directory`, by this process alone.
     Embedded,
@@ -327,7 +327,7 @@ pub enum Store {
 }
 
 /// How to reach Redis.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redis {
     pub topology: RedisTopology,
     pub tls: bool,
@@ -364,7 +364,7 @@ pub struct HostPort {
 }
 
 /// How budgets are kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budgets {
     /// The embedded store and the journal of what is not yet in the store.
     pub state_directory: PathBuf,

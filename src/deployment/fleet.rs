@@ -136,6 +136,17 @@ impl Fleet {
         groups
     }
 
+    /// The listed deployments, in no order.
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.groups.values().flat_map(|group| &group.targets)
+    }
+
+    /// Whether a deployment of this id is listed.
+    #[must_use]
+    pub fn has(&self, id: &DeploymentId) -> bool {
+        self.targets().any(|target| target.id == *id)
+    }
+
     /// Every distinct host, for those who resolve names and check addresses.
     #[must_use]
     pub fn hosts(&self) -> Vec<Arc<Host>> {

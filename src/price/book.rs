@@ -19,7 +19,7 @@ use super::reference::{Reference, without_geography};
 use crate::types::money::Rate;
 
 /// The prices of all models. Immutable.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct PriceBook {
     /// By the id without its geography prefix.
     families: HashMap<Box<str>, Vec<Listing>>,
@@ -58,7 +58,7 @@ pub struct PriceBookError {
     pub problems: Vec<Problem>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Listing {
     /// With its geography prefix.
     id: Box<str>,
@@ -68,7 +68,7 @@ struct Listing {
     price: Price,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Commitment {
     model_id: Box<str>,
     region: Option<Box<str>>,

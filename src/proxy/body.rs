@@ -47,7 +47,7 @@ impl Sender {
 }
 
 /// Who has proven nothing gets a quarter of the room, so that he cannot keep all others out.
-const UNPROVEN_SHARE: usize = 4;
+pub const UNPROVEN_SHARE: usize = 4;
 
 /// The memory that bodies may take together, counted in KiB.
 #[derive(Debug)]

@@ -50,6 +50,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_record::Recorder;
 use crate::types::money::NanoUsd;
 
+pub use body::UNPROVEN_SHARE;
 pub use connect_failure::connect_failure;
 pub use context::RequestContext;
 pub use named_budgets::NamedBudgets;

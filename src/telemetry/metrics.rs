@@ -73,6 +73,9 @@ pub struct Metrics {
     tls_reloads: IntCounterVec,
     endpoint_addresses: IntGaugeVec,
     endpoint_check_failures: IntCounterVec,
+    config_reloads: IntCounterVec,
+    config_successful: IntGauge,
+    config_success_at: IntGauge,
 }
 
 impl Metrics {
@@ -238,6 +241,22 @@ impl Metrics {
                 "Health checks of an upstream host's addresses that failed, and look-ups of its name, by kind.",
                 &["host", "kind"],
             )?,
+            config_reloads: counters(
+                &registry,
+                "dheera_ai_config_reloads_total",
+                "Configurations read again while running: applied, unchanged, or refused because they are invalid.",
+                &["result"],
+            )?,
+            config_successful: gauge(
+                &registry,
+                "dheera_ai_config_last_reload_successful",
+                "Whether the configuration read last is in force.",
+            )?,
+            config_success_at: gauge(
+                &registry,
+                "dheera_ai_config_last_reload_success_timestamp_seconds",
+                "When a configuration was last read that is in force, in seconds since 1970.",
+            )?,
             registry,
         };
         let build =
@@ -364,6 +383,32 @@ impl Metrics {
     /// A health check of an upstream host failed, or the look-up of its name.
     pub fn endpoint_check_failed(&self, host: &str, kind: &str) {
         self.endpoint_check_failures.with_label_values(&[host, kind]).inc();
+    }
+
+    /// The configuration of the start is in force, at `now_s` in seconds since 1970.
+    pub fn configuration_loaded(&self, now_s: i64) {
+        for result in ["applied", "unchanged", "refused"] {
+            // From the start, so that the first one is an increase.
+            self.config_reloads.with_label_values(&[result]).inc_by(0);
+        }
+        self.config_successful.set(1);
+        self.config_success_at.set(now_s);
+    }
+
+    /// `result` is `applied`, `unchanged` or `refused`.
+    pub fn configuration_reloaded(&self, result: &str, now_s: i64) {
+        let successful = result != "refused";
+        self.config_reloads.with_label_values(&[result]).inc();
+        self.config_successful.set(successful.into());
+        if successful {
+            self.config_success_at.set(now_s);
+        }
+    }
+
+    /// A deployment is no longer configured: gauges of it would tell of what is not there.
+    pub fn deployment_gone(&self, deployment: &str) {
+        // It may never have had one.
+        drop(self.credentials_ready.remove_label_values(&[deployment]));
     }
 
     pub fn record_lost(&self) {

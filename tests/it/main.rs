@@ -20,6 +20,7 @@ mod key_pairs;
 mod keys;
 mod operations;
 mod profiles;
+mod reload;
 mod shipped_configs;
 mod streams;
 mod support;

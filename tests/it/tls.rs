@@ -336,6 +336,35 @@ async fn what_cannot_be_used_changes_nothing_and_is_told() {
     assert_ends_cleanly(proxy).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_shows_the_certificate_of_other_files_and_follows_them() {
+    let (made, other) = (DevCert::new(), DevCert::new());
+    let files = |of: &DevCert| {
+        let path = |name| of.path(name).to_str().unwrap().to_owned();
+        let (cert, key) = (path("cert.pem"), path("key.pem"));
+        let rest = format!("general_settings: {{ssl_certfile_path: {cert:?}, ssl_keyfile_path: {key:?}}}");
+        config(&[Entry::new("nova", "bedrock/us.amazon.nova-pro-v1:0")], &rest)
+    };
+    let simulator = simulator().await;
+    let text = files(&made);
+    let proxy = Proxy::start(Start { config: Some(&text), variables: variables(&simulator), ..Start::default() });
+    let address = proxy.tls_address().await;
+    let before = shown(&made.client().connect(address).await);
+    proxy.configure(&files(&other));
+    let answer = made.client().call(address, &Asked::post("/config/reload", "")).await;
+    assert_eq!((answer.status, &answer.json()["result"]), (200, &"applied".into()), "{answer:?}");
+    let after = shown(&other.client().connect(address).await);
+    assert_ne!(after, before);
+    assert!(made.client().try_connect(address).await.is_err(), "its authority is another");
+
+    other.make(&["--renew"]);
+    Client { ca: None, ..other.client() }.reloads(address, "ok", 2).await;
+    assert_ne!(shown(&other.client().connect(address).await), after);
+    let unchanged = other.client().call(address, &Asked::post("/config/reload", "")).await;
+    assert_eq!(unchanged.json()["result"], "unchanged", "{unchanged:?}");
+    assert_ends_cleanly(proxy).await;
+}
+
 #[test]
 fn check_and_a_start_name_the_file_that_is_wrong() {
     let made = DevCert::new();

@@ -124,6 +124,20 @@ fn a_short_term_api_key_that_has_run_out_is_not_sent() {
 }
 
 #[test]
+fn the_next_store_takes_over_what_did_not_change() {
+    let role = role(keys(None), "http://a");
+    let first = CredentialStore::new([role.clone(), Credentials::Chain], options(), None);
+    let second = CredentialStore::new([role.clone(), keys(Some("token"))], options(), Some(&first));
+    for spec in [&role, &keys(None)] {
+        assert!(Arc::ptr_eq(&first.handle(spec).unwrap(), &second.handle(spec).unwrap()), "{spec:?}");
+    }
+    assert_eq!(second.sources().count(), 3, "the role, its base, and the new one");
+    let elsewhere = Options { region: "eu-west-3".to_owned(), ..options() };
+    let third = CredentialStore::new([role.clone()], elsewhere, Some(&first));
+    assert!(!Arc::ptr_eq(&first.handle(&role).unwrap(), &third.handle(&role).unwrap()), "STS is called elsewhere");
+}
+
+#[test]
 fn equal_credentials_share_one_source() {
     let specs =
         [keys(None), Credentials::Chain, role(keys(None), "http://a"), role(keys(None), "http://b"), keys(None)];

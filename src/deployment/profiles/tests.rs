@@ -56,6 +56,15 @@ async fn stand(deployments: &[config::Deployment]) -> Stand {
     };
     let options = SimulatorOptions { credentials: vec![credential], ..SimulatorOptions::default() };
     let simulator = Simulator::start(options).await.unwrap();
+    let (fleet, profiles) = build(&simulator, deployments, None);
+    Stand { simulator, fleet, profiles }
+}
+
+fn build(
+    simulator: &Running,
+    deployments: &[config::Deployment],
+    previous: Option<(&Fleet, &Profiles)>,
+) -> (Fleet, Arc<Profiles>) {
     let address = simulator.addr();
     let endpoint = config::Endpoint {
         tls: false,
@@ -76,10 +85,11 @@ async fn stand(deployments: &[config::Deployment]) -> Stand {
     };
     let options = Options { ca_bundle: None, region: "us-east-1".to_owned() };
     let store = CredentialStore::new([credentials("secret")], options, None);
-    let fleet = Fleet::new(deployments, &direct, &endpoints, &store, IDLE, None).unwrap();
+    let fleet = Fleet::new(deployments, &direct, &endpoints, &store, IDLE, previous.map(|(fleet, _)| fleet)).unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let profiles = Arc::new(Profiles::new(&fleet, endpoints, PriceBook::bundled(), metrics, None));
-    Stand { simulator, fleet, profiles }
+    let previous = previous.map(|(_, profiles)| profiles);
+    let profiles = Arc::new(Profiles::new(&fleet, endpoints, PriceBook::bundled(), metrics, previous));
+    (fleet, profiles)
 }
 
 impl Stand {
@@ -135,6 +145,23 @@ async fn a_listed_profile_is_asked_for_once_with_a_good_signature() {
     assert_eq!(requests.len(), 1);
     assert!(requests[0].auth.ok && requests[0].violations.is_empty(), "{requests:?}");
     assert_eq!((requests[0].operation, requests[0].model.as_deref()), (Some("GetInferenceProfile"), Some(ARN)));
+}
+
+#[tokio::test]
+async fn the_next_fleet_knows_what_this_one_found_out_and_keeps_its_hosts() {
+    let mut stand = stand(&[deployment("d", ARN, None)]).await;
+    let found = stand.listed().await;
+    assert!(found.0[0].is_some(), "{found:?}");
+    let host = Arc::clone(&stand.fleet.group("m").unwrap().targets[0].host);
+    let heavier = config::Deployment { weight: 7, ..deployment("d", ARN, None) };
+    let other = deployment("other", &ARN.replace("abc123", "def456"), None);
+    let previous = (&stand.fleet, &*stand.profiles);
+    (stand.fleet, stand.profiles) = build(&stand.simulator, &[heavier, other], Some(previous));
+    let targets = &stand.fleet.group("m").unwrap().targets;
+    assert!(targets.iter().all(|target| Arc::ptr_eq(&target.host, &host)));
+    let known: Vec<_> = targets.iter().map(|target| stand.profiles.known(target)).collect();
+    assert_eq!(known[0].base_model.as_ref().map(ToString::to_string), found.0[0], "without another question");
+    assert_eq!((known[0].weight, &known[1].base_model, stand.lookups()), (7, &None, 1));
 }
 
 #[tokio::test]

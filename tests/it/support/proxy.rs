@@ -83,7 +83,7 @@ pub struct Proxy {
     stdout: Arc<Mutex<Vec<String>>>,
     stderr: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
-    _config: Option<TemporaryFile>,
+    config: Option<TemporaryFile>,
     /// Where it keeps keys and budgets, unless its variables say otherwise.
     _store: TemporaryDirectory,
 }
@@ -139,12 +139,20 @@ impl Proxy {
             }),
         ];
         let address = ([127, 0, 0, 1], 0).into();
-        let mut proxy = Self { child, address, stdout, stderr, readers, _config: config, _store: store };
+        let mut proxy = Self { child, address, stdout, stderr, readers, config, _store: store };
         match said.recv_timeout(DEADLINE) {
             Ok(address) => proxy.address = address.parse().unwrap(),
             Err(error) => panic!("the proxy did not start, {error}:\n{}", proxy.stderr()),
         }
         proxy
+    }
+
+    /// Writes another text into its configuration file, at once as far as a reader can tell.
+    pub fn configure(&self, text: &str) {
+        let path = &self.config.as_ref().unwrap().0;
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, path).unwrap();
     }
 
     /// Where it speaks TLS.
