@@ -89,6 +89,8 @@ const PURE: &[&str] = &[
     "deployment/select.rs",
     "deployment/address.rs",
     "deployment/outcome.rs",
+    "deployment/first_event.rs",
+    "deployment/context_window.rs",
 ];
 
 const IMPURE: &[&str] = &[

@@ -35,6 +35,9 @@ pub struct Target {
     pub weight: u32,
     pub timeout: Duration,
     pub stream_timeout: Duration,
+    /// For a whole answer; `None` without a bound.
+    pub total_timeout: Option<Duration>,
+    pub stream_total_timeout: Option<Duration>,
     /// Between two bytes of an answer.
     pub idle_timeout: Duration,
     pub base_model: Option<ModelId>,
@@ -182,6 +185,8 @@ impl Builder<'_> {
             weight: deployment.weight,
             timeout: deployment.timeout,
             stream_timeout: deployment.stream_timeout,
+            total_timeout: deployment.total_timeout,
+            stream_total_timeout: deployment.stream_total_timeout,
             idle_timeout: self.idle_timeout,
             base_model: deployment.base_model.clone(),
             price: deployment.price.clone(),
@@ -201,6 +206,8 @@ impl Builder<'_> {
             weight: 1,
             timeout: direct.timeout,
             stream_timeout: direct.stream_timeout,
+            total_timeout: direct.total_timeout,
+            stream_total_timeout: direct.stream_total_timeout,
             idle_timeout: self.idle_timeout,
             base_model: None,
             price: None,

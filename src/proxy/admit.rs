@@ -172,6 +172,7 @@ async fn afford(
     if let Some(drain) = gateway.drain().filter(|_| metering != Metering::Free) {
         shared.drain(drain);
     }
+    shared.set_client_rate_min(gateway.limits.client_rate_min);
     if let Some(booking) = &mut booking {
         reserve::reserve(gateway, booking, &shared).await?;
     }

@@ -15,6 +15,7 @@ use super::call::Call;
 use super::replay::Slot;
 use super::reserve::Booking;
 use super::shared::Shared;
+use super::watch::Watch;
 use crate::aws::sigv4::ChunkVerifier;
 use crate::deployment::fleet::{Group, Target};
 use crate::deployment::outcome::Setback;
@@ -78,6 +79,7 @@ pub(super) struct Attempt {
     pub address: SocketAddr,
     pub auth: crate::credentials::UpstreamAuth,
     pub reader: Option<UsageReader>,
+    pub watch: Watch,
     /// Of a bidirectional stream, whose prompt has no end before its answer begins.
     pub request_bytes_streamed: u64,
     /// Whether this attempt already is the repetition over a new connection.

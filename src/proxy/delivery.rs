@@ -1,8 +1,9 @@
 //! An answer on its way to the client, whoever fetches it from the upstream.
 //!
-//! It holds the header of a small answer until its cost is known, watches how long the upstream keeps silent, ends a
-//! stream when its budget is used up, and reads an answer to its end when the client went away, because its last bytes
-//! say what it cost. What goes out of an event stream, and how it ends, is decided in `event_stream.rs`.
+//! It holds the header of a small answer until its cost is known, and the opening of a stream until its content comes
+//! where another deployment could still be asked; watches how long the upstream takes, ends a stream when its budget is
+//! used up, and reads an answer to its end when the client went away or takes too little, because its last bytes say what
+//! it cost. What goes out of an event stream, and how it ends, is decided in `event_stream.rs`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,16 +13,26 @@ use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{Error, ErrorType, Result};
 
 use super::event_stream::{Ended, EventStream};
-use super::shared::{BUDGET_SPENT, Shared, UPSTREAM_SILENT};
+use super::pace::Pace;
+use super::shared::{BROKE_FIRST, BUDGET_SPENT, Flaw, Shared, TOTAL_TIMEOUT, UPSTREAM_SILENT};
 
 /// Larger answers leave at once, without the headers that depend on their body.
 const HELD_BYTES_MAX: usize = 256 * 1024;
+
+const TOO_SLOW: &str = "the client takes its answer too slowly";
 
 /// Delivers one answer, of the last attempt that was begun.
 pub(super) struct Delivery {
     shared: Arc<Shared>,
     held: Option<Held>,
+    /// A stream that has no content yet.
+    opening: Vec<HttpTask>,
     quiet_until: Option<Instant>,
+    /// By when a stream must have content.
+    content_until: Option<Instant>,
+    /// By when the answer must be complete.
+    total_until: Option<Instant>,
+    pace: Option<Pace>,
     started: bool,
     /// The answer, where it is an event stream.
     events: Option<EventStream>,
@@ -62,14 +73,30 @@ pub(super) enum Heard {
 
 impl Delivery {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, held: None, quiet_until: None, started: false, events: None, deserted: None }
+        let pace = Pace::new(shared.client_rate_min());
+        Self {
+            shared,
+            held: None,
+            opening: Vec::new(),
+            quiet_until: None,
+            content_until: None,
+            total_until: None,
+            pace,
+            started: false,
+            events: None,
+            deserted: None,
+        }
     }
 
     /// An attempt begins: what is left of the one before is forgotten.
     pub(super) fn begin(&mut self) {
         self.held = None;
+        self.opening.clear();
         self.events = None;
         self.started = false;
+        let (now, silence) = (Instant::now(), self.shared.silence());
+        self.content_until = silence.map(|silence| now + silence.first_byte);
+        self.total_until = silence.and_then(|silence| silence.total).map(|total| now + total);
         self.heard();
     }
 
@@ -79,6 +106,9 @@ impl Delivery {
             .shared
             .silence()
             .map(|silence| Instant::now() + if self.started { silence.idle } else { silence.first_byte });
+        if self.shared.awaits_content() {
+            self.quiet_until = earlier(self.quiet_until, self.content_until);
+        }
     }
 
     /// Whether the client went away, and the answer is read on without it.
@@ -89,7 +119,8 @@ impl Delivery {
     /// Waits for the client, at most until the upstream has been silent too long. May be dropped at any time.
     ///
     /// # Errors
-    /// [`UPSTREAM_SILENT`]; that the client went away and nobody has to know the answer's end; that this took too long.
+    /// [`UPSTREAM_SILENT`], [`TOTAL_TIMEOUT`]; that the client went away and nobody has to know the answer's end; that this
+    /// took too long.
     pub(super) async fn wait(&mut self, client: &mut ServerSession, expected: Expected) -> Result<Heard> {
         if let Some(deserted) = &self.deserted {
             // Nobody waits any more, but the bill is still to come.
@@ -97,15 +128,13 @@ impl Delivery {
             tokio::time::sleep_until(deadline.into()).await;
             return Err(gone("the client went away and the answer took too long to end"));
         }
-        let heard = match self.quiet_until {
+        let heard = match earlier(self.quiet_until, self.total_until) {
             None => listen(client, expected).await,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 match pingora_timeout::timeout(left, listen(client, expected)).await {
                     Ok(heard) => heard,
-                    Err(_elapsed) => {
-                        return Error::e_explain(UPSTREAM_SILENT, "no byte of the upstream within its time");
-                    }
+                    Err(_elapsed) => return Err(self.overdue(self.total_until == Some(deadline))),
                 }
             }
         };
@@ -116,7 +145,7 @@ impl Delivery {
         }
     }
 
-    /// Ends the answer of an upstream that keeps silent, if it is an event stream that has begun.
+    /// Ends the answer of an upstream that took too long, if it is an event stream that has begun.
     pub(super) async fn break_off(&mut self, client: &mut ServerSession) -> Result<()> {
         if self.shared.ended().is_none()
             && let Some(frame) = self.end_events(Ended::Broken)
@@ -130,6 +159,16 @@ impl Delivery {
     pub(super) async fn pass(&mut self, client: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<bool> {
         self.started = true;
         self.heard();
+        if let Some(error) = self.too_late(&tasks) {
+            self.break_off(client).await?;
+            return Err(error);
+        }
+        let Some(tasks) = self.hold_opening(tasks)? else {
+            return Ok(false);
+        };
+        if tasks.iter().any(|task| matches!(task, HttpTask::Failed(_))) {
+            self.shared.set_flaw(Flaw::Broke);
+        }
         let tasks = self.whole_frames(tasks);
         let Some(tasks) = self.hold(tasks) else {
             return Ok(false);
@@ -170,6 +209,50 @@ impl Delivery {
         self.deserted.is_some()
     }
 
+    /// Whether time is up although bytes come: it would never be, between two of them.
+    fn too_late(&self, tasks: &[HttpTask]) -> Option<Box<Error>> {
+        let past = |until: Option<Instant>| until.is_some_and(|until| until <= Instant::now());
+        if self.deserted() || tasks.iter().any(HttpTask::is_end) {
+            return None;
+        }
+        if past(self.total_until) {
+            return Some(self.overdue(true));
+        }
+        (self.shared.awaits_content() && past(self.content_until)).then(|| self.overdue(false))
+    }
+
+    /// The error of an upstream that has used up its time: `in_all`, or that of its next byte.
+    fn overdue(&self, in_all: bool) -> Box<Error> {
+        if in_all {
+            self.shared.set_flaw(Flaw::TooLong);
+            return Error::explain(TOTAL_TIMEOUT, "the upstream's answer was not complete within its time");
+        }
+        self.shared.set_flaw(Flaw::Silent);
+        Error::explain(UPSTREAM_SILENT, "no byte or no content of the upstream within its time")
+    }
+
+    /// Keeps a stream back while it has no content and another deployment may be asked in its place.
+    ///
+    /// # Errors
+    /// Its failure or its end, of which nothing has left.
+    fn hold_opening(&mut self, tasks: Vec<HttpTask>) -> Result<Option<Vec<HttpTask>>> {
+        if self.opening.is_empty() && !(begins(&tasks) && self.shared.holds_opening()) {
+            return Ok(Some(tasks));
+        }
+        self.opening.extend(tasks);
+        if !self.shared.holds_opening() {
+            return Ok(Some(std::mem::take(&mut self.opening)));
+        }
+        let Some(end) = self.opening.iter().position(HttpTask::is_end) else {
+            return Ok(None);
+        };
+        self.shared.set_flaw(Flaw::Broke);
+        match self.opening.swap_remove(end) {
+            HttpTask::Failed(error) => Err(error),
+            _ => Err(Error::explain(BROKE_FIRST, "the stream ended before its content").into_up()),
+        }
+    }
+
     /// Keeps back what of an event stream is not yet a whole frame; a stream that breaks gets its exception frame.
     fn whole_frames(&mut self, tasks: Vec<HttpTask>) -> Vec<HttpTask> {
         if begins(&tasks) {
@@ -181,6 +264,9 @@ impl Delivery {
         let tasks = events.pass(tasks);
         if let Some(ended) = events.ended() {
             self.shared.set_ended(ended);
+            if ended == Ended::Broken {
+                self.shared.set_flaw(Flaw::Broke);
+            }
         }
         tasks
     }
@@ -208,11 +294,23 @@ impl Delivery {
             return Ok(ends);
         }
         let failed = tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
-        match client.response_duplex_vec(tasks).await {
+        match self.write(client, tasks).await {
             Ok(ended) => Ok(ended),
             Err(_) if !failed && self.desert(client) => Ok(ends),
             Err(error) => Err(error),
         }
+    }
+
+    /// Writes, at most for as long as a client may take for it.
+    async fn write(&mut self, client: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<bool> {
+        let Some(pace) = &mut self.pace else {
+            return client.response_duplex_vec(tasks).await;
+        };
+        let bytes = tasks.iter().map(body_bytes).sum();
+        let began = Instant::now();
+        let written = pingora_timeout::timeout(pace.patience(bytes), client.response_duplex_vec(tasks)).await;
+        let ended = written.unwrap_or_else(|_elapsed| Err(gone(TOO_SLOW)))?;
+        if ended || pace.took(bytes, began.elapsed()) { Ok(ended) } else { Err(gone(TOO_SLOW)) }
     }
 
     /// Keeps `tasks` back while the answer may still gain a header. Gives them all when the answer is complete or has
@@ -259,6 +357,17 @@ async fn listen(client: &mut ServerSession, expected: Expected) -> Result<Option
             }
             None => std::future::pending().await,
         },
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
+fn body_bytes(task: &HttpTask) -> usize {
+    match task {
+        HttpTask::Body(Some(data), _) => data.len(),
+        _ => 0,
     }
 }
 

@@ -9,10 +9,11 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::connect_failure::connect_failure;
-use super::context::{RequestContext, Stage};
+use super::context::{Admitted, Attempt, RequestContext, Stage};
 use super::select::unreachable_deployments;
-use super::shared::{BUDGET_SPENT, UPSTREAM_SILENT};
+use super::shared::{BROKE_FIRST, BUDGET_SPENT, CONTEXT_WINDOW, EXCEPTION_FIRST, TOTAL_TIMEOUT, UPSTREAM_SILENT};
 use crate::aws::error_body::{ErrorResponse, ErrorType};
+use crate::deployment::first_event::setback_of;
 use crate::deployment::outcome::{self, Setback};
 use crate::error::{Failure, Fault};
 
@@ -76,6 +77,10 @@ pub(super) fn broken(
     }
     let of_upstream = *error.esource() == ErrorSource::Upstream;
     let unanswered = session.response_written().is_none();
+    if unanswered && give_up_stream(gateway, ctx, &error) {
+        error.set_retry(true);
+        return error;
+    }
     let stale = matches!(error.retry, RetryType::ReusedOnly) && reused;
     error.set_retry(false);
     if !(of_upstream && unanswered) {
@@ -112,6 +117,43 @@ pub(super) fn broken(
     error
 }
 
+/// Gives the attempt at a stream up whose content has not come, if another deployment may be asked: nothing of it has
+/// left. False when it stays as it is.
+fn give_up_stream(gateway: &Gateway, ctx: &mut RequestContext, error: &Error) -> bool {
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+        return false;
+    };
+    let Some(setback) = setback_before_content(admitted, attempt, error) else {
+        return false;
+    };
+    // An exception in place of the stream is not billed. Anything else may have been served.
+    admitted.spoiled |= attempt.sent.is_some() && !attempt.watch.refused;
+    let (target, status) = (std::sync::Arc::clone(&attempt.target), attempt.status);
+    tracing::warn!(deployment = %target.id, "a stream had no content: {error}");
+    gateway.metrics.set_back(target.id.as_str(), setback.as_str());
+    (ctx.record.aws_request_id, ctx.record.time_to_first_byte_ms) = (None, None);
+    ctx.set_back(&target, status, setback);
+    true
+}
+
+/// Why an attempt at a stream is to be made elsewhere; `None` where it is not, or cannot be.
+fn setback_before_content(admitted: &Admitted, attempt: &Attempt, error: &Error) -> Option<Setback> {
+    let shared = &admitted.shared;
+    let kind = error.etype();
+    if shared.deserted() || !admitted.may_go_on() || !admitted.call.streams() {
+        return None;
+    }
+    if *kind == EXCEPTION_FIRST {
+        return setback_of(&shared.exception()?);
+    }
+    let began = attempt.first_byte.is_some();
+    if *kind == UPSTREAM_SILENT {
+        return (!began || attempt.watch.waits()).then_some(Setback::ModelTimeout);
+    }
+    let broke = *kind == BROKE_FIRST || (*error.esource() == ErrorSource::Upstream && attempt.watch.waits());
+    (broke && *kind != TOTAL_TIMEOUT).then_some(Setback::Connect)
+}
+
 /// The failure that a client is told of for an error of Pingora's.
 pub(super) fn failure_of(error: &Error) -> Failure {
     if *error.etype() == UPSTREAM_SILENT {
@@ -122,6 +164,23 @@ pub(super) fn failure_of(error: &Error) -> Failure {
         )
         .with(ErrorResponse::no_retry)
         .because(error.to_string());
+    }
+    if *error.etype() == TOTAL_TIMEOUT {
+        return Failure::upstream(
+            "total_timeout",
+            ErrorType::ModelTimeout,
+            "The model's answer was not complete in time. Ask for less, or have the operator raise `total_timeout`.",
+        )
+        .with(ErrorResponse::no_retry)
+        .because(error.to_string());
+    }
+    if *error.etype() == CONTEXT_WINDOW {
+        return Failure::new(
+            Fault::Client,
+            "context_window",
+            ErrorType::Validation,
+            "The prompt is too long for every model that may be asked. Send less.",
+        );
     }
     if *error.etype() == BUDGET_SPENT {
         return Failure::new(

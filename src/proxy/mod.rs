@@ -13,6 +13,7 @@ mod event_stream;
 mod failover;
 mod identify;
 mod named_budgets;
+mod pace;
 mod purse;
 mod replay;
 mod reserve;
@@ -21,6 +22,7 @@ mod select;
 mod settle;
 mod shared;
 mod sign;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -311,8 +313,7 @@ impl ProxyHttp for Proxy {
         underway: &mut Underway,
     ) -> Result<Option<Duration>> {
         let Underway { gateway, ctx } = underway;
-        respond::observe(gateway, ctx, body.as_ref(), end_of_stream);
-        Ok(None)
+        respond::observe(gateway, ctx, body.as_ref(), end_of_stream).map(|()| None)
     }
 
     fn error_while_proxy(

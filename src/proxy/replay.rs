@@ -22,7 +22,7 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::delivery::{Delivery, Expected, Heard};
-use super::shared::{Shared, UPSTREAM_SILENT};
+use super::shared::{Shared, is_overdue};
 
 /// Holds the way back: the real session returns here when the replaying one is dropped.
 pub(super) struct Slot {
@@ -90,7 +90,7 @@ impl ReplaySession {
         (real, &mut self.delivery)
     }
 
-    /// Waits for the client to go away, at most until the upstream has been silent too long.
+    /// Waits for the client to go away, at most until the upstream has taken too long.
     async fn wait(&mut self) -> Result<Option<Bytes>> {
         let (real, delivery) = self.parts();
         loop {
@@ -98,7 +98,7 @@ impl ReplaySession {
                 Ok(Heard::Body(body)) => return Ok(body),
                 Ok(Heard::Left) => {}
                 Err(error) => {
-                    if *error.etype() == UPSTREAM_SILENT {
+                    if is_overdue(&error) {
                         delivery.break_off(real).await?;
                     }
                     return Err(error);

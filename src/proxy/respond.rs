@@ -12,7 +12,7 @@ use pingora_proxy::Session;
 use super::context::{RequestContext, milliseconds};
 use super::event_stream::LastWords;
 use super::reserve::Booking;
-use super::{Gateway, LocalAnswer, settle};
+use super::{Gateway, LocalAnswer, settle, watch};
 use crate::aws::eventstream;
 use crate::aws::operation::Streaming;
 use crate::error::{Failure, Fault};
@@ -52,6 +52,7 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
         Streaming::Raw => response.headers.contains_key(header::CONTENT_LENGTH),
         Streaming::EventStream | Streaming::Bidirectional => false,
     };
+    watch::begin(admitted, attempt, response);
     if whole {
         admitted.shared.hold();
     } else if takes_frames(response)
@@ -104,13 +105,17 @@ fn budget_headers(booking: &Booking) -> Vec<(&'static str, String)> {
 }
 
 /// Reads usage out of a piece of the answer. Synchronous, and never alters a byte.
-pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option<&Bytes>, end: bool) {
+///
+/// # Errors
+/// Those of [`watch::look`], before anything of the answer has left.
+pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option<&Bytes>, end: bool) -> Result<()> {
     let Some((admitted, attempt)) = ctx.dispatched_mut() else {
-        return;
+        return Ok(());
     };
     if let (Some(reader), Some(bytes)) = (attempt.reader.as_mut(), bytes) {
         reader.push(bytes);
     }
+    watch::look(admitted, attempt, bytes.map(Bytes::as_ref), end)?;
     if let (Some(reader), Some(booking)) = (attempt.reader.as_ref(), admitted.booking.as_ref())
         && let Some(bound) = &booking.bound
         && admitted.shared.purse.grows()
@@ -121,6 +126,7 @@ pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option
     if end {
         settle::measure(gateway, ctx);
     }
+    Ok(())
 }
 
 /// Whether the answer is an event stream to which a further frame could be added: one that is not compressed, and has

@@ -9,6 +9,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 
 use super::context::{Admitted, Attempt, RequestContext, Stage};
 use super::shared::Silence;
+use super::watch::Watch;
 use super::{Gateway, failover, reserve, settle};
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::Streaming;
@@ -138,10 +139,17 @@ fn dispatch(
     admitted.shared.watch(Silence {
         first_byte: if streams { target.stream_timeout } else { target.timeout },
         idle: target.idle_timeout,
+        total: match admitted.call.operation.streaming {
+            Streaming::None => target.total_timeout,
+            Streaming::EventStream | Streaming::Raw => target.stream_total_timeout,
+            // A conversation is as long as its parties like.
+            Streaming::Bidirectional => None,
+        },
     });
     let attempt = Attempt {
         index,
         reader: Some(UsageReader::new(admitted.facts.clone())),
+        watch: Watch::default(),
         target,
         address,
         auth,

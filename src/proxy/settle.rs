@@ -9,6 +9,7 @@ use super::Gateway;
 use super::context::{Admitted, Attempt, RequestContext, Stage, milliseconds};
 use super::event_stream::Ended;
 use super::reserve::Booking;
+use super::shared::Flaw;
 use crate::aws::operation::Metering;
 use crate::budget::entry::Row;
 use crate::config::UnknownUsage;
@@ -19,7 +20,7 @@ use crate::telemetry::request_record::{AttemptRecord, UsageRecord};
 use crate::types::ids::{ModelId, ModelName};
 use crate::types::money::NanoUsd;
 use crate::types::tokens::Tokens;
-use crate::usage::{Certainty, Metered};
+use crate::usage::{Cause, Certainty, Metered};
 
 /// Reads the final usage of the current attempt and prices it. The first call counts, later ones do nothing.
 pub(super) fn measure(gateway: &Gateway, ctx: &mut RequestContext) {
@@ -37,7 +38,13 @@ pub(super) fn measure(gateway: &Gateway, ctx: &mut RequestContext) {
         record.error_type = Some(exception.clone());
     }
     record.usage_certainty = certainty(admitted.call.operation.metering, &metered);
-    let served = attempt.status.is_some_and(|status| (200..300).contains(&status));
+    if let Some(exception) = &metered.exception {
+        admitted.shared.set_exception(exception);
+    }
+    if metered.cause == Some(Cause::Malformed) {
+        admitted.shared.set_flaw(Flaw::Damaged);
+    }
+    let served = attempt.status.is_some_and(|status| (200..300).contains(&status)) && !attempt.watch.refused;
     let cost = if served { price(gateway, admitted, attempt, &metered) } else { Ok(NanoUsd::ZERO) };
     let route = route(admitted, attempt);
     if let Some(usage) = metered.usage.filter(|usage| served && !usage.is_empty()) {
@@ -280,6 +287,9 @@ pub(super) fn settle(
         if record.status >= 400 && record.fault.is_none() {
             record.fault = Some("upstream");
             record.reason = Some("upstream_status");
+        }
+        if let Some(flaw) = admitted.shared.ended_badly() {
+            gateway.metrics.ended_badly(attempt.target.id.as_str(), flaw.as_str());
         }
         match admitted.shared.ended() {
             Some(Ended::Broken) => {

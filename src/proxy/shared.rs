@@ -3,17 +3,32 @@
 //!
 //! It decides nothing. Pingora keeps the stages and the session apart, so a lock is the way between them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use pingora_core::ErrorType;
+use pingora_core::{Error, ErrorType};
 
 use super::event_stream::{Ended, LastWords};
 use super::purse::Purse;
 
-/// The error type of an upstream that kept silent too long; `failover` turns it into a 408.
+/// The error type of an upstream that kept silent too long, or whose stream had no content in time; `failover` turns it
+/// into a 408 where it can.
 pub(super) const UPSTREAM_SILENT: ErrorType = ErrorType::new("UpstreamSilent");
+
+/// The error type of an answer that was not complete in time.
+pub(super) const TOTAL_TIMEOUT: ErrorType = ErrorType::new("TotalTimeout");
+
+/// The error type of a stream that said nothing but an exception, whose name is [`Shared::exception`]. Only raised while
+/// nothing of it has left, and another deployment may be asked.
+pub(super) const EXCEPTION_FIRST: ErrorType = ErrorType::new("ExceptionFirst");
+
+/// The error type of a stream that ended, or was damaged, before its content; raised as [`EXCEPTION_FIRST`] is.
+pub(super) const BROKE_FIRST: ErrorType = ErrorType::new("BrokeFirst");
+
+/// The error type of an answer that says that the prompt is too long for the model. Only raised where somebody watches
+/// for it.
+pub(super) const CONTEXT_WINDOW: ErrorType = ErrorType::new("ContextWindow");
 
 /// The error type of a stream that was ended because nothing is left to pay for more of it.
 pub(super) const BUDGET_SPENT: ErrorType = ErrorType::new("BudgetSpent");
@@ -24,9 +39,20 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Whether the client went away and the answer is read for its bill alone.
     deserted: AtomicBool,
+    /// How far a stream is from its first content: one of the three below.
+    opening: AtomicU8,
+    /// Whether somebody has a use for [`CONTEXT_WINDOW`].
+    watch_context_window: AtomicBool,
     /// What is set aside for the attempt under way.
     pub purse: Purse,
 }
+
+/// The answer is no stream whose content can be told, or the content has come.
+const OVER: u8 = 0;
+/// Its content is waited for, and what comes before leaves as it comes.
+const AWAITED: u8 = 1;
+/// The same, but nothing leaves.
+const HELD: u8 = 2;
 
 #[derive(Debug, Default)]
 struct State {
@@ -37,6 +63,10 @@ struct State {
     /// Set when the answer that begins is an event stream.
     last_words: Option<LastWords>,
     ended: Option<Ended>,
+    exception: Option<String>,
+    flaw: Option<Flaw>,
+    /// The lowest rate at which a client takes its answer, in bytes a second; 0 for any.
+    client_rate_min: u64,
     /// How far an answer is read on that nobody waits for.
     drain: Option<Drain>,
 }
@@ -48,17 +78,115 @@ pub(super) struct Drain {
     pub bytes_max: usize,
 }
 
-/// How long the upstream may keep silent, before its first byte and after it.
+/// How long the upstream may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Silence {
+    /// Until the first byte, and of a stream until its first content.
     pub first_byte: Duration,
+    /// Between two bytes.
     pub idle: Duration,
+    /// For the whole answer.
+    pub total: Option<Duration>,
+}
+
+/// What was wrong with an answer that began as a success: as a rule a failure of the deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// An exception frame; [`Shared::exception`] has its name.
+    Exception,
+    /// It ended before its end.
+    Broke,
+    /// It was not as it was sent.
+    Damaged,
+    /// It stopped, or its content did not begin.
+    Silent,
+    /// It did not end in time.
+    TooLong,
+}
+
+impl Flaw {
+    /// The word for metrics.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exception => "exception",
+            Self::Broke => "broke",
+            Self::Damaged => "damaged",
+            Self::Silent => "silent",
+            Self::TooLong => "too_long",
+        }
+    }
 }
 
 impl Shared {
-    /// Sets the patience of the attempt that begins.
+    /// An attempt begins: sets its patience, and forgets the answer of the one before.
     pub(super) fn watch(&self, silence: Silence) {
-        self.lock().silence = Some(silence);
+        self.opening.store(OVER, Ordering::Relaxed);
+        let mut state = self.lock();
+        state.silence = Some(silence);
+        state.late_headers.clear();
+        (state.hold, state.last_words) = (false, None);
+        (state.ended, state.exception, state.flaw) = (None, None, None);
+    }
+
+    /// Announces a stream whose content is waited for. `hold`: nothing of it leaves before.
+    pub(super) fn await_content(&self, hold: bool) {
+        self.opening.store(if hold { HELD } else { AWAITED }, Ordering::Relaxed);
+    }
+
+    /// The stream has content, or will have none: it goes on as it comes.
+    pub(super) fn begin_content(&self) {
+        self.opening.store(OVER, Ordering::Relaxed);
+    }
+
+    /// Whether the stream's content is still waited for.
+    pub(super) fn awaits_content(&self) -> bool {
+        self.opening.load(Ordering::Relaxed) != OVER
+    }
+
+    /// Whether nothing of the stream leaves yet.
+    pub(super) fn holds_opening(&self) -> bool {
+        self.opening.load(Ordering::Relaxed) == HELD
+    }
+
+    /// Asks for [`CONTEXT_WINDOW`]: the request has another model name for a prompt that is too long.
+    #[expect(dead_code, reason = "set where a request has a further model name")]
+    pub(super) fn watch_context_window(&self) {
+        self.watch_context_window.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn watches_context_window(&self) -> bool {
+        self.watch_context_window.load(Ordering::Relaxed)
+    }
+
+    /// Notes the exception in a stream that began with a success.
+    pub(super) fn set_exception(&self, name: &str) {
+        let mut state = self.lock();
+        state.exception = Some(name.to_owned());
+        state.flaw.get_or_insert(Flaw::Exception);
+    }
+
+    /// The exception in the stream of the attempt under way, whoever the client of it was.
+    pub(super) fn exception(&self) -> Option<String> {
+        self.lock().exception.clone()
+    }
+
+    /// Notes what is wrong with the answer; the first thing counts.
+    pub(super) fn set_flaw(&self, flaw: Flaw) {
+        self.lock().flaw.get_or_insert(flaw);
+    }
+
+    /// What was wrong with the answer of the attempt under way, although its status was a success.
+    pub(super) fn ended_badly(&self) -> Option<Flaw> {
+        self.lock().flaw
+    }
+
+    /// Sets how slowly a client may take the answer, in bytes a second; 0 for as slowly as it likes.
+    pub(super) fn set_client_rate_min(&self, rate: u64) {
+        self.lock().client_rate_min = rate;
+    }
+
+    pub(super) fn client_rate_min(&self) -> u64 {
+        self.lock().client_rate_min
     }
 
     /// Asks to hold the header of this answer until its body is complete.
@@ -121,4 +249,9 @@ impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether an upstream has used up its time.
+pub(super) fn is_overdue(error: &Error) -> bool {
+    [UPSTREAM_SILENT, TOTAL_TIMEOUT].contains(error.etype())
 }

@@ -53,6 +53,7 @@ pub struct Metrics {
     unpriced: IntCounterVec,
     profile_lookups: IntCounterVec,
     setbacks: IntCounterVec,
+    broken_answers: IntCounterVec,
     refused: IntCounterVec,
     in_flight: IntGauge,
     buffered: IntGauge,
@@ -140,8 +141,14 @@ impl Metrics {
             setbacks: counters(
                 &registry,
                 "dheera_ai_retries_total",
-                "Attempts that failed before the first byte and went on to another deployment, by reason.",
+                "Attempts that failed before anything of their answer left and went on to another deployment, by reason.",
                 &["deployment", "reason"],
+            )?,
+            broken_answers: counters(
+                &registry,
+                "dheera_ai_broken_answers_total",
+                "Answers that began as a success and did not end as one, by cause.",
+                &["deployment", "cause"],
             )?,
             refused: counters(
                 &registry,
@@ -305,6 +312,11 @@ impl Metrics {
 
     pub fn set_back(&self, deployment: &str, reason: &str) {
         self.setbacks.with_label_values(&[deployment, reason]).inc();
+    }
+
+    /// An answer that began as a success did not end as one.
+    pub fn ended_badly(&self, deployment: &str, cause: &str) {
+        self.broken_answers.with_label_values(&[deployment, cause]).inc();
     }
 
     pub fn refused(&self, fault: &str, reason: &str) {

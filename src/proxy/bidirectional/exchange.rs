@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::resign::Resigner;
 use crate::proxy::context::RequestContext;
 use crate::proxy::delivery::{Delivery, Expected, Heard};
-use crate::proxy::shared::UPSTREAM_SILENT;
+use crate::proxy::shared::is_overdue;
 use crate::proxy::{Gateway, failover, respond};
 
 /// Signed frames on their way to the upstream.
@@ -125,7 +125,7 @@ impl<'a> Exchange<'a> {
                     }
                 }
                 Event::Client(Err(error)) => {
-                    if *error.etype() == UPSTREAM_SILENT {
+                    if is_overdue(&error) {
                         self.delivery.break_off(self.client).await?;
                     }
                     return Err(error);
@@ -161,7 +161,7 @@ impl<'a> Exchange<'a> {
             Err(wrong) => return failover::give_up(self.ctx, wrong.into()).map_err(Error::into_down),
         };
         // What a model hears is paid for as well.
-        respond::observe(self.gateway, self.ctx, None, false);
+        respond::observe(self.gateway, self.ctx, None, false)?;
         if !self.delivery.paid().await {
             return self.delivery.end_unpaid(self.client, Vec::new()).await.map(drop);
         }
@@ -181,8 +181,8 @@ impl<'a> Exchange<'a> {
                 respond::header(self.ctx, header)?;
                 for_any_version(header)?;
             }
-            HttpTask::Body(bytes, end) => respond::observe(self.gateway, self.ctx, bytes.as_ref(), *end),
-            HttpTask::Trailer(_) | HttpTask::Done => respond::observe(self.gateway, self.ctx, None, true),
+            HttpTask::Body(bytes, end) => respond::observe(self.gateway, self.ctx, bytes.as_ref(), *end)?,
+            HttpTask::Trailer(_) | HttpTask::Done => respond::observe(self.gateway, self.ctx, None, true)?,
             HttpTask::UpgradedBody(..) | HttpTask::Failed(_) => {}
         }
         self.delivery.pass(self.client, vec![task]).await
