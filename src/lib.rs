@@ -7,7 +7,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | [`types`], [`yaml`] |
-//! | 1 | [`aws`], [`usage`], [`price`], [`error`], [`budget`], the pure halves of [`deployment`]: no clock, no randomness, no IO |
+//! | 1 | [`admission`], [`aws`], [`usage`], [`price`], [`error`], [`budget`], the pure halves of [`deployment`]: no clock, no randomness, no IO |
 //! | 2 | [`config`] |
 //! | 3 | [`credentials`], [`store`], [`keys`], [`ledger`], [`telemetry`], the fleet and hosts of [`deployment`] |
 //! | 4 | [`proxy`], [`admin`]: siblings, neither imports the other |
@@ -16,6 +16,7 @@
 //! Start reading at [`proxy`], which is the life of a request, or at [`app`], which builds everything.
 
 pub mod admin;
+pub mod admission;
 pub mod app;
 pub mod aws;
 pub mod budget;

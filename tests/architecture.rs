@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const IMPORTS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("yaml", &["types"]),
+    ("admission", &[]),
     ("aws", &["types"]),
     ("usage", &["types", "aws"]),
     ("price", &["types", "yaml"]),
@@ -26,6 +27,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "proxy",
         &[
             "types",
+            "admission",
             "aws",
             "usage",
             "price",
@@ -80,6 +82,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 /// Modules without clock, randomness and IO: `now` and random numbers are arguments there.
 const PURE: &[&str] = &[
     "types/",
+    "admission/",
     "aws/",
     "usage/",
     "price/",

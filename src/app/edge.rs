@@ -1,13 +1,16 @@
 //! Bounds on what a connection may do before and between its requests. Those on requests themselves are `proxy`'s.
 //!
 //! Pingora 0.9.1 bounds streams and header lists of HTTP/2, and h2 0.4.20 floods of frames and of resets; neither bounds
-//! how long a connection may be silent. What it lets pass is tried in `tests/clients/test_h2_abuse.py`.
+//! how many connections there are, nor how long one may take to ask for something. What it lets pass is tried in
+//! `tests/clients/test_h2_abuse.py`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::apps::{HttpServerOptions, ServerApp};
+use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::ShutdownWatch;
@@ -15,8 +18,10 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::listening::Service;
 use pingora_proxy::{HttpProxy, http_proxy};
 
+use super::connections::{BeforeTls, Connections, Open, Standing};
 use crate::config::Limits;
-use crate::proxy::Proxy;
+use crate::proxy::{Paced, Proxy};
+use crate::telemetry::metrics::Metrics;
 
 /// What may arrive ahead of its reader, of a stream and of a whole connection. HTTP/2's own 64 KiB would let 25 MiB take
 /// 40 s over a line with a round trip of 100 ms. Bodies are read as they come, so it fills only while a reader waits.
@@ -28,6 +33,13 @@ const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Bytes by which Pingora tells HTTP/2 from HTTP/1 on a plain port, RFC 9113 section 3.4. Any HTTP/1.1 head is longer.
 const PREFACE_BYTES: usize = 24;
 
+/// What is read ahead of a connection. Pingora's 64 KiB for each one that is silent would be more than a gigabyte of 20,000;
+/// a head, or a record of TLS, fits here, and longer bodies are read past it.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// How long a connection beyond the limit has for its head.
+const SPARE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// HTTP/2 counts 32 bytes more for each header than stand in it, RFC 9113 section 6.5.2.
 const HEADER_OVERHEAD_BYTES: usize = 32;
 
@@ -35,11 +47,13 @@ const HEADER_OVERHEAD_BYTES: usize = 32;
 #[derive(Debug)]
 pub(super) struct Edge {
     h2: H2Options,
-    patience: Duration,
+    idle: Duration,
+    header_timeout: Duration,
+    connections: Arc<Connections>,
 }
 
 impl Edge {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, metrics: &Arc<Metrics>) -> Self {
         // As wide as our own bound, so that a head over it gets an answer that says so.
         let head =
             limits.header_count_max.saturating_mul(HEADER_OVERHEAD_BYTES).saturating_add(limits.header_bytes_max);
@@ -49,34 +63,62 @@ impl Edge {
             .initial_window_size(RECEIVE_WINDOW_BYTES)
             .initial_connection_window_size(RECEIVE_WINDOW_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
-        Self { h2, patience: limits.client_idle_timeout }
+        Self {
+            h2,
+            idle: limits.client_idle_timeout,
+            header_timeout: limits.header_timeout,
+            connections: Connections::new(limits.connections_max, Arc::clone(metrics)),
+        }
     }
 
     /// The service that speaks HTTP/1.1 and HTTP/2 for `proxy`.
     pub(super) fn service(self, conf: &Arc<ServerConf>, proxy: Proxy) -> Service<Prompt> {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
-        options.h2_idle_timeout = Some(self.patience);
+        options.h2_idle_timeout = Some(self.idle);
         let mut proxy = http_proxy(conf, proxy);
         proxy.server_options = Some(options);
         proxy.h2_options = Some(self.h2);
-        Service::new("proxy".to_owned(), Prompt { proxy: Arc::new(proxy), patience: self.patience })
+        let Self { idle, header_timeout, connections, .. } = self;
+        let prompt = Prompt { proxy: Arc::new(proxy), idle, header_timeout, connections };
+        let before_tls = Arc::new(BeforeTls(Arc::clone(&prompt.connections)));
+        let mut service = Service::new("proxy".to_owned(), prompt);
+        service.endpoints().set_pre_tls_callback(before_tls);
+        service
     }
 }
 
-/// The proxy, for clients that begin to speak in time: on a plain port Pingora waits without end for the bytes that tell
-/// HTTP/2 from HTTP/1. What it does not reach: a TLS client that has chosen HTTP/2 and sends no preface.
+/// How to listen on an address.
+pub(super) fn listener(address: SocketAddr) -> ListenerConfig {
+    ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::default().read(READ_BUFFER_BYTES))
+}
+
+/// The proxy, for as many clients as there may be, and only for those that ask for something in time.
 pub(super) struct Prompt {
     proxy: Arc<HttpProxy<Proxy>>,
-    patience: Duration,
+    /// Of a connection that says nothing at all.
+    idle: Duration,
+    header_timeout: Duration,
+    connections: Arc<Connections>,
 }
 
 #[async_trait]
 impl ServerApp for Prompt {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        // Of TLS a connection has been counted before its handshake, and refused there.
+        let open = stream.get_ssl_digest().is_none().then(|| self.connections.open());
+        let standing = open.as_ref().map_or_else(|| self.connections.standing(), Open::standing);
+        if open.is_some() && standing.is_refused() {
+            self.connections.refuse(stream, standing).await;
+            return None;
+        }
+        let spare = standing != Standing::Regular;
+        let timeout = if spare { self.header_timeout.min(SPARE_PATIENCE) } else { self.header_timeout };
+        let mut stream = Paced::begin(stream, timeout, spare).ok()?;
         let mut first = [0; PREFACE_BYTES];
-        // TLS streams cannot be peeked at and come back at once: ALPN has told what they speak.
-        match pingora_timeout::timeout(self.patience, stream.try_peek(&mut first)).await {
+        // On a plain port Pingora waits without end for the bytes that tell HTTP/2 from HTTP/1. TLS streams cannot be
+        // peeked at and come back at once: ALPN has told what they speak.
+        match pingora_timeout::timeout(timeout.min(self.idle), stream.try_peek(&mut first)).await {
             Ok(Ok(_)) => self.proxy.process_new(stream, shutdown).await,
             Ok(Err(_)) | Err(_) => None,
         }

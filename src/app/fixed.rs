@@ -3,8 +3,8 @@
 //!
 //! The structures are taken apart field by field, so that a new field does not compile until it is decided here.
 
+use crate::admission::CLAIMED_PART;
 use crate::config::{Access, Budgets, Config, Limits, Listen, Router, Tls};
-use crate::proxy::UNPROVEN_SHARE;
 
 /// Puts into `new` what this process cannot change of `old`, and gives the keys whose values differed.
 pub(super) fn keep(old: &Config, new: &mut Config) -> Vec<&'static str> {
@@ -79,7 +79,7 @@ impl Kept {
         } = new;
         self.field("general_settings.max_buffered_size_mb", &old.buffered_bytes_max, buffered_bytes_max);
         // The room for bodies was measured out so that one of any size fits.
-        if *body_bytes_max > old.body_bytes_max.max(old.buffered_bytes_max / UNPROVEN_SHARE) {
+        if *body_bytes_max > old.body_bytes_max.max(old.buffered_bytes_max / CLAIMED_PART) {
             self.field("general_settings.max_request_size_mb", &old.body_bytes_max, body_bytes_max);
         }
         self.field("general_settings.max_header_size_kb", &old.header_bytes_max, header_bytes_max);

@@ -4,6 +4,7 @@
 mod addresses;
 mod bank;
 mod build;
+mod connections;
 mod edge;
 mod fixed;
 mod reload;
@@ -115,6 +116,7 @@ pub fn run(config: Config, given: Given) -> Result<(), StartError> {
         connect_timeout: config.router.connect_timeout,
         connector: connector.clone(),
     };
+    let edge = Edge::new(&config.limits, &metrics);
     let lasting = Lasting::new(
         Arc::clone(&metrics),
         recorder,
@@ -130,7 +132,6 @@ pub fn run(config: Config, given: Given) -> Result<(), StartError> {
     let (upstreams, followed) = watch::channel(upstreams);
     let hosts = followed.clone();
     let hosts = UpstreamAddresses::new(Box::new(move || hosts.borrow().fleet.hosts()), checks, metrics);
-    let edge = Edge::new(&config.limits);
     let reloader = Reloader {
         given,
         config,
@@ -172,10 +173,10 @@ fn serve(
     server.bootstrap();
     let mut service = edge.service(&server.configuration, Proxy(Arc::clone(&background.reloader.in_force)));
     if let Some(address) = addresses.plain {
-        service.add_tcp(&address.to_string());
+        service.add_listener(edge::listener(address));
     }
     if let (Some(address), Some((settings, reload))) = (addresses.tls, secure) {
-        service.add_tls_with_settings(&address.to_string(), None, settings);
+        service.add_listener(edge::listener(address).tls(settings));
         server.add_service(background_service("certificate", reload));
     }
     server.add_service(service);

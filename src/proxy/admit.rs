@@ -9,14 +9,14 @@ use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
-use super::body::{self, RequestBody, Sender};
+use super::body::{self, RequestBody};
 use super::booking::{self, Asked, Attribution, not_allowed};
 use super::call::{self, BodyMember, Call, ModelPlace};
 use super::context::{Admitted, RequestContext, Stage};
 use super::identify::{self, Signable};
 use super::replay::Slot;
 use super::shared::Shared;
-use super::{Gateway, LocalRequest, reserve, respond, sign};
+use super::{Gateway, LocalRequest, connection, gate, reserve, respond, sign};
 use crate::aws::endpoint;
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::{AccessClass, Metering, Streaming};
@@ -58,6 +58,7 @@ pub(super) async fn admit(
         let (path, query) = (path.to_owned(), query.to_owned());
         return own(gateway, session, ctx, path, query).await;
     }
+    connection::check(gateway, downstream)?;
 
     // Who may sign in the query is known only when the key pair is.
     if !is_presigned_with_a_pair(query) {
@@ -86,10 +87,13 @@ pub(super) async fn admit(
         sign::check_passing_headers(&downstream.req_header().headers, route.operation)?;
     }
 
+    // Before the body: who is sent away costs nothing but his head, and one who asks first whether to send it does not.
+    let whose = gate::whose(&identity);
+    ctx.place = Some(gateway.gate.enter(whose.clone(), downstream).await?);
     let mut body = if bidirectional {
         RequestBody::streamed()
     } else {
-        body::read(downstream, &gateway.limits, &gateway.room, Sender::of(&identity)).await?
+        body::read(downstream, &gateway.limits, &gateway.room, whose).await?
     };
     let read = Instant::now();
     ctx.record.request_bytes = body.bytes;
@@ -103,7 +107,11 @@ pub(super) async fn admit(
             let payload = Payload::Sha256(&body.sha256);
             let request = Signable { path, query, operation: route.operation, payload };
             let (caller, _) = identify::verify(gateway, downstream, *signed, &request)?;
-            body.is_proven();
+            let proven = gate::proven(&caller);
+            body.is_proven(&proven);
+            if let Some(place) = &mut ctx.place {
+                place.prove(proven);
+            }
             enter(ctx, &caller, &Found::Route(route), path)?;
             caller
         }
@@ -212,7 +220,9 @@ async fn own(
         Limits { body_bytes_max: gateway.limits.body_bytes_max.min(OWN_BODY_BYTES_MAX), ..gateway.limits.clone() };
     // Who proves nothing is refused whatever he sends, and must not fill the room with it.
     let body = match identify::identify(gateway, downstream, "").await {
-        Ok(Identity::Known(_)) => body::read(downstream, &limits, &gateway.room, Sender::Proven).await?.contiguous(),
+        Ok(Identity::Known(caller)) => {
+            body::read(downstream, &limits, &gateway.room, gate::proven(&caller)).await?.contiguous()
+        }
         Ok(Identity::Signed(_)) | Err(_) => Bytes::new(),
     };
     let header = downstream.req_header();

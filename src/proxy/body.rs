@@ -2,22 +2,24 @@
 //!
 //! SigV4 signs the hash of the body in the header, so nothing can be sent before the last byte is here. The total of
 //! all bodies in memory is bounded too; over that bound a request is asked to come back rather than made to wait,
-//! because waiting bodies are what fills memory. HTTP/2 has no read timeout in Pingora, so the deadlines are ours.
+//! because waiting bodies are what fills memory; how it is shared is `admission::room`'s business. HTTP/2 has no read
+//! timeout in Pingora, so the deadlines are ours.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use pingora_core::protocols::http::ServerSession;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::admission::{Whose, room};
 use crate::aws::error_body::ErrorType;
 use crate::aws::sigv4::{HexDigest, PayloadHasher};
 use crate::config::Limits;
 use crate::error::{Failure, Fault};
-use crate::keys::authenticate::Identity;
 use crate::telemetry::metrics::Metrics;
+
+const KIBIBYTE: usize = 1024;
 
 /// A request body, complete.
 #[derive(Debug)]
@@ -29,76 +31,56 @@ pub(super) struct RequestBody {
     room: Option<Held>,
 }
 
-/// Whether it is known who sends a body, before it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sender {
-    Proven,
-    /// The body itself has to be read first.
-    Unproven,
-}
-
-impl Sender {
-    pub(super) const fn of(identity: &Identity) -> Self {
-        match identity {
-            Identity::Known(_) => Self::Proven,
-            Identity::Signed(_) => Self::Unproven,
-        }
-    }
-}
-
-/// Who has proven nothing gets a quarter of the room, so that he cannot keep all others out.
-pub const UNPROVEN_SHARE: usize = 4;
-
 /// The memory that bodies may take together, counted in KiB.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Room {
-    kibibytes: Arc<Semaphore>,
-    unproven_kibibytes: Arc<Semaphore>,
+    kibibytes: Arc<Mutex<room::Room>>,
     metrics: Arc<Metrics>,
 }
 
 /// A part of the room, held by one request.
 #[derive(Debug)]
 struct Held {
-    permit: OwnedSemaphorePermit,
-    /// As much of the share of unproven senders, until one is proven.
-    unproven: Option<OwnedSemaphorePermit>,
-    metrics: Arc<Metrics>,
+    room: Room,
+    whose: Whose,
+    kibibytes: usize,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.metrics.body_kibibytes_released(self.permit.num_permits());
+        self.room.lock().give_back(&self.whose, self.kibibytes);
+        self.room.metrics.body_kibibytes_released(self.kibibytes);
+    }
+}
+
+impl Held {
+    /// Becomes larger by `bytes`.
+    fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
+        let more = bytes.div_ceil(KIBIBYTE);
+        if !self.room.lock().take(&self.whose, more) {
+            self.room.metrics.shed("buffer_full");
+            return Err(no_room());
+        }
+        self.kibibytes += more;
+        self.room.metrics.body_kibibytes_held(more);
+        Ok(())
     }
 }
 
 impl Room {
     pub(super) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
-        let room = |bytes: usize| Arc::new(Semaphore::new((bytes / 1024).min(Semaphore::MAX_PERMITS)));
-        let all = limits.buffered_bytes_max;
-        // One body of any size that is allowed has to fit.
-        let unproven = (all / UNPROVEN_SHARE).max(limits.body_bytes_max);
-        Self { kibibytes: room(all), unproven_kibibytes: room(unproven), metrics }
+        let room = room::Room::new(limits.buffered_bytes_max / KIBIBYTE, limits.body_bytes_max.div_ceil(KIBIBYTE));
+        Self { kibibytes: Arc::new(Mutex::new(room)), metrics }
     }
 
-    /// Makes `held` larger by `bytes`; `None` when there is no room left.
-    fn take(&self, held: Option<Held>, bytes: usize, sender: Sender) -> Option<Held> {
-        let kibibytes = u32::try_from(bytes.div_ceil(1024)).ok()?;
-        let of = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(kibibytes).ok();
-        let unproven = match sender {
-            Sender::Proven => None,
-            Sender::Unproven => Some(of(&self.unproven_kibibytes)?),
-        };
-        let permit = of(&self.kibibytes)?;
-        self.metrics.body_kibibytes_held(permit.num_permits());
-        let Some(mut held) = held else {
-            return Some(Held { permit, unproven, metrics: Arc::clone(&self.metrics) });
-        };
-        held.permit.merge(permit);
-        if let (Some(all), Some(more)) = (&mut held.unproven, unproven) {
-            all.merge(more);
-        }
-        Some(held)
+    /// Nothing yet, for a request of `whose`.
+    fn hold(&self, whose: Whose) -> Held {
+        Held { room: self.clone(), whose, kibibytes: 0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, room::Room> {
+        // No change of the numbers can panic halfway.
+        self.kibibytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,9 +91,10 @@ impl RequestBody {
     }
 
     /// Its sender is known now: the body takes no more of the share of those who are not.
-    pub(super) fn is_proven(&mut self) {
+    pub(super) fn is_proven(&mut self, proven: &Whose) {
         if let Some(held) = &mut self.room {
-            held.unproven = None;
+            held.room.lock().prove(&held.whose, proven, held.kibibytes);
+            held.whose = proven.clone();
         }
     }
 
@@ -146,23 +129,21 @@ pub(super) async fn read(
     session: &mut ServerSession,
     limits: &Limits,
     room: &Room,
-    sender: Sender,
+    whose: Whose,
 ) -> Result<RequestBody, Failure> {
     let announced = announced_length(session)?;
     if announced.is_some_and(|length| length > limits.body_bytes_max) {
         return Err(too_large(limits));
     }
-    let mut held = match announced {
-        Some(0) | None => None,
-        Some(length) => Some(room.take(None, length, sender).ok_or_else(no_room)?),
-    };
+    let mut held = room.hold(whose);
+    held.grow(announced.unwrap_or(0))?;
     welcome(session).await?;
     session.set_read_timeout(Some(limits.client_idle_timeout));
-    let deadline = Instant::now() + limits.body_timeout;
+    let pace = Pace::new(limits, Instant::now());
     let mut chunks = Vec::new();
     let mut bytes = 0usize;
     let mut hasher = PayloadHasher::new();
-    while let Some(chunk) = next_chunk(session, deadline, limits.client_idle_timeout).await? {
+    while let Some(chunk) = next_chunk(session, pace.deadline(bytes), limits.client_idle_timeout).await? {
         if chunk.is_empty() {
             continue;
         }
@@ -171,7 +152,7 @@ pub(super) async fn read(
             return Err(too_large(limits));
         }
         if announced.is_none() {
-            held = Some(room.take(held, chunk.len(), sender).ok_or_else(no_room)?);
+            held.grow(chunk.len())?;
         }
         hasher.update(&chunk);
         chunks.push(chunk);
@@ -187,7 +168,36 @@ pub(super) async fn read(
             ),
         ));
     }
-    Ok(RequestBody { chunks, bytes, sha256: hasher.finish_hex(), room: held })
+    Ok(RequestBody { chunks, bytes, sha256: hasher.finish_hex(), room: Some(held) })
+}
+
+/// How slowly a body may arrive.
+struct Pace {
+    began: Instant,
+    /// The whole of it.
+    timeout: Duration,
+    /// Before this nobody is too slow: a connection has to get going, and small bodies are here by then.
+    grace: Duration,
+    /// Bytes per second on average since the beginning; 0 without a bound.
+    rate_min: u64,
+}
+
+/// A client that is slower than the minimum for so long is no client with a slow start.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl Pace {
+    fn new(limits: &Limits, began: Instant) -> Self {
+        // Nobody may be slow for longer than he may be silent.
+        let grace = GRACE.min(limits.client_idle_timeout);
+        Self { began, timeout: limits.body_timeout, grace, rate_min: limits.client_rate_min }
+    }
+
+    /// When the next piece has to be here, `bytes` having come so far.
+    fn deadline(&self, bytes: usize) -> Instant {
+        let millis = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1000).checked_div(self.rate_min);
+        let earned = millis.map_or(self.timeout, Duration::from_millis);
+        self.began + earned.max(self.grace).min(self.timeout)
+    }
 }
 
 /// Tells a client that waits for it to send its body.
@@ -315,4 +325,35 @@ fn gone(error: impl std::fmt::Display) -> Failure {
         "The request body ended before it was complete. Send the whole body.",
     )
     .because(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pace(rate_min: u64) -> Pace {
+        Pace { began: Instant::now(), timeout: 60 * SECOND, grace: 10 * SECOND, rate_min }
+    }
+
+    #[test]
+    fn a_body_has_to_keep_the_minimum_rate_after_its_grace() {
+        let pace = pace(500);
+        for (bytes, seconds) in [(0, 10), (5_000, 10), (5_500, 11), (25_000, 50), (30_000, 60), (1_000_000, 60)] {
+            assert_eq!(pace.deadline(bytes) - pace.began, seconds * SECOND, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn without_a_minimum_only_the_whole_counts() {
+        let pace = pace(0);
+        assert_eq!(pace.deadline(0) - pace.began, 60 * SECOND);
+    }
+
+    #[test]
+    fn the_grace_is_no_longer_than_the_body_may_take() {
+        let pace = Pace { timeout: SECOND, ..pace(500) };
+        assert_eq!(pace.deadline(0) - pace.began, SECOND);
+    }
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::body::RequestBody;
 use super::call::Call;
+use super::gate::Place;
 use super::replay::Slot;
 use super::reserve::Booking;
 use super::shared::Shared;
@@ -35,6 +36,8 @@ pub struct RequestContext {
     pub(super) slot: Option<Slot>,
     /// Whether the request counts as in flight.
     pub(super) counted: bool,
+    /// Its place among the requests in flight, once it has one.
+    pub(super) place: Option<Place>,
 }
 
 /// How far the request has come.
@@ -104,6 +107,7 @@ impl RequestContext {
             failure: None,
             slot: None,
             counted: false,
+            place: None,
         }
     }
 

@@ -7,10 +7,12 @@ mod body;
 mod booking;
 mod call;
 mod connect_failure;
+mod connection;
 mod context;
 mod delivery;
 mod event_stream;
 mod failover;
+mod gate;
 mod identify;
 mod named_budgets;
 mod pace;
@@ -52,8 +54,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_record::Recorder;
 use crate::types::money::NanoUsd;
 
-pub use body::UNPROVEN_SHARE;
 pub use connect_failure::connect_failure;
+pub use connection::Paced;
 pub use context::RequestContext;
 pub use named_budgets::NamedBudgets;
 
@@ -81,6 +83,7 @@ pub struct Lasting {
     register: Option<Arc<Register>>,
     ledger: Option<Arc<Ledger>>,
     room: Arc<body::Room>,
+    gate: Arc<gate::Gate>,
     signer: Arc<Signer>,
     connections: Arc<Connector>,
 }
@@ -99,6 +102,7 @@ impl Lasting {
         let (register, ledger) = accounts.map(|accounts| (accounts.register, accounts.ledger)).unzip();
         Self {
             room: Arc::new(body::Room::new(limits, Arc::clone(&metrics))),
+            gate: gate::Gate::new(limits, Arc::clone(&metrics)),
             signer: Arc::new(Signer::new()),
             connections: Arc::new(Connector::new(Some(connector))),
             metrics,
@@ -137,6 +141,7 @@ pub struct Gateway {
     ledger: Option<Arc<Ledger>>,
     local: Box<dyn Local>,
     room: Arc<body::Room>,
+    gate: Arc<gate::Gate>,
     signer: Arc<Signer>,
     /// Connections of bidirectional streams.
     connections: Arc<Connector>,
@@ -204,6 +209,7 @@ impl Gateway {
             register: lasting.register.clone(),
             ledger: lasting.ledger.clone(),
             room: Arc::clone(&lasting.room),
+            gate: Arc::clone(&lasting.gate),
             signer: Arc::clone(&lasting.signer),
             connections: Arc::clone(&lasting.connections),
         }
@@ -244,6 +250,7 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, underway: &mut Underway) -> Result<bool> {
         let Underway { gateway, ctx } = underway;
+        connection::head_is_here(session.as_downstream_mut());
         ctx.counted = true;
         gateway.metrics.in_flight().inc();
         ctx.record.method = session.req_header().method.to_string();
@@ -252,6 +259,8 @@ impl ProxyHttp for Proxy {
             Ok(admit::Admission::Proceed) => Ok(false),
             Ok(admit::Admission::Converse) => bidirectional::converse(gateway, session, ctx).await.map(|()| true),
             Err(failure) => {
+                // Its client may take time over the refusal.
+                ctx.place = None;
                 respond::refuse(session, ctx, failure).await;
                 Ok(true)
             }
@@ -351,6 +360,8 @@ impl ProxyHttp for Proxy {
         if let Some(slot) = ctx.slot.take() {
             slot.unwrap(session.as_downstream_mut());
         }
+        ctx.place = None;
+        connection::is_answered(session.as_downstream());
         if std::mem::take(&mut ctx.counted) {
             gateway.metrics.in_flight().dec();
         }

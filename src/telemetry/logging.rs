@@ -34,15 +34,15 @@ pub fn start() {
     }
 }
 
-/// Drops what Pingora 0.9.1 logs, as an error, of each client that breaks off a TLS handshake: every probe of a load
-/// balancer that only connects would fill the log. Its other errors have the same target and must stay.
+/// Drops what Pingora 0.9.1 logs, as an error, of each client that breaks off a handshake, of TLS or HTTP/2: every probe of
+/// a load balancer that only connects would fill the log. Its other errors have the same target and must stay.
 struct NoHandshakes;
 
 impl<S: Subscriber> Layer<S> for NoHandshakes {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let mut message = Message::default();
         event.record(&mut message);
-        !message.0.starts_with("Downstream handshake ")
+        !message.0.starts_with("Downstream handshake ") && !message.0.starts_with("H2 handshake error ")
     }
 }
 

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::types::money::NanoUsd;
@@ -56,6 +57,11 @@ pub struct Metrics {
     broken_answers: IntCounterVec,
     refused: IntCounterVec,
     in_flight: IntGauge,
+    queued: IntGauge,
+    queue_wait: Histogram,
+    shed: IntCounterVec,
+    connections: IntGauge,
+    connections_refused: IntCounter,
     buffered: IntGauge,
     records_lost: IntCounter,
     credentials_ready: IntGaugeVec,
@@ -157,6 +163,27 @@ impl Metrics {
                 &["fault", "reason"],
             )?,
             in_flight: gauge(&registry, "dheera_ai_requests_in_flight", "Requests being served.")?,
+            queued: gauge(&registry, "dheera_ai_requests_queued", "Requests that wait for a place.")?,
+            queue_wait: histograms(
+                &registry,
+                "dheera_ai_queue_wait_seconds",
+                "How long requests waited for a place, of those that had to, whatever became of them.",
+                &[],
+                OVERHEAD_BUCKETS,
+            )?
+            .with_label_values::<&str>(&[]),
+            shed: counters(
+                &registry,
+                "dheera_ai_requests_shed_total",
+                "Requests sent away because of overload, by what there was too little of.",
+                &["reason"],
+            )?,
+            connections: gauge(&registry, "dheera_ai_connections_open", "Connections of clients.")?,
+            connections_refused: counter(
+                &registry,
+                "dheera_ai_connections_refused_total",
+                "Connections closed at once because there were too many.",
+            )?,
             buffered: gauge(&registry, "dheera_ai_request_body_bytes_buffered", "Request bodies held in memory.")?,
             records_lost: counter(
                 &registry,
@@ -434,6 +461,30 @@ impl Metrics {
     #[must_use]
     pub const fn in_flight(&self) -> &IntGauge {
         &self.in_flight
+    }
+
+    pub fn entered_queue(&self) {
+        self.queued.inc();
+    }
+
+    pub fn left_queue(&self, waited: Duration) {
+        self.queued.dec();
+        self.queue_wait.observe(waited.as_secs_f64());
+    }
+
+    /// A request was sent away because of overload.
+    pub fn shed(&self, reason: &str) {
+        self.shed.with_label_values(&[reason]).inc();
+    }
+
+    /// Connections of clients that are open.
+    #[must_use]
+    pub const fn connections(&self) -> &IntGauge {
+        &self.connections
+    }
+
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     pub fn body_kibibytes_held(&self, kibibytes: usize) {

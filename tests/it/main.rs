@@ -20,6 +20,7 @@ mod headers;
 mod key_pairs;
 mod keys;
 mod operations;
+mod overload;
 mod profiles;
 mod reload;
 mod shipped_configs;
