@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod pages;
+pub mod readiness;
 pub mod reload;
 pub mod request;
 pub mod spend;

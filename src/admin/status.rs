@@ -4,10 +4,10 @@
 //! needs the master key when there is one. A virtual key may list the models it can call. Nothing here calls a model.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
+use super::readiness::{Phase, Readiness, can_sign};
 use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::deployment::fleet::{Fleet, Target};
 use crate::deployment::profiles::Profiles;
@@ -29,8 +29,7 @@ pub struct Status {
     pub price_book: Arc<PriceBook>,
     pub metrics: Arc<Metrics>,
     pub require_auth_for_metrics: bool,
-    /// Set when the process is about to stop.
-    pub draining: Arc<AtomicBool>,
+    pub readiness: Arc<Readiness>,
 }
 
 /// A complete answer.
@@ -88,10 +87,22 @@ impl Status {
     }
 
     fn readiness(&self) -> Answer {
-        if self.draining.load(Ordering::Relaxed) {
-            return json_answer(503, &json!({ "status": "draining", "reason": "the process is stopping" }));
+        let reasons = self.readiness.reasons(can_sign(&self.fleet));
+        if !reasons.is_empty() {
+            return json_answer(503, &json!({ "status": self.word(), "reasons": reasons }));
         }
         json_answer(200, &json!({ "status": "healthy", "version": env!("CARGO_PKG_VERSION") }))
+    }
+
+    /// The state in a word.
+    fn word(&self) -> &'static str {
+        match self.readiness.phase() {
+            Phase::Starting => "starting",
+            Phase::Stopping => "stopping",
+            Phase::Succeeded => "handed over",
+            Phase::Serving if self.readiness.reasons(can_sign(&self.fleet)).is_empty() => "healthy",
+            Phase::Serving => "not ready",
+        }
     }
 
     fn health(&self) -> Answer {
@@ -108,7 +119,7 @@ impl Status {
         json_answer(
             200,
             &json!({
-                "status": if self.draining.load(Ordering::Relaxed) { "draining" } else { "healthy" },
+                "status": self.word(),
                 "version": env!("CARGO_PKG_VERSION"),
                 "requests_in_flight": self.metrics.in_flight().get(),
                 "deployments": deployments,

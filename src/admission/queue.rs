@@ -155,7 +155,7 @@ impl<W> Queue<W> {
     #[must_use]
     pub fn leave(&mut self, whose: &Whose, held: Option<Duration>) -> Option<(Whose, W)> {
         self.service = match (self.service, held) {
-            (Some(average), Some(held)) => Some(average - average / SMOOTHING + held / SMOOTHING),
+            (Some(average), Some(held)) => Some(average.saturating_mul(SMOOTHING - 1).saturating_add(held) / SMOOTHING),
             (None, held) => held,
             (average, None) => average,
         };

@@ -1,5 +1,6 @@
 //! Keys, budgets and what keeps them: the store, the ledger, the register, and the pages about them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::StartError;
+use super::upgrade::predecessor::Predecessor;
 use crate::admin::api::{self, Management};
 use crate::admin::pages::{PageRequest, Pages, Stored};
 use crate::admin::spend::Spend;
@@ -18,7 +20,7 @@ use crate::keys::authenticate::Authenticator;
 use crate::keys::register::Register;
 use crate::ledger::{Ledger, Settings, Webhook};
 use crate::proxy::{Accounts, Local, LocalAnswer, LocalRequest, NamedBudgets};
-use crate::store::embedded::{Clock, Embedded};
+use crate::store::embedded::Movable;
 use crate::store::redis::RedisStore;
 use crate::store::{Directory, LedgerStore, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +36,15 @@ const LEASE_TTL: Duration = Duration::from_mins(2);
 
 /// A request waits so long for the store; then the answer is 503, well within a second.
 const STORE_TIMEOUT: Duration = Duration::from_millis(500);
+
+fn embedded(directory: &Path, predecessor: Option<&mut Predecessor>) -> Result<Arc<Movable>, StartError> {
+    std::fs::create_dir_all(directory).map_err(|error| StartError::StateDirectory(directory.to_owned(), error))?;
+    let path = directory.join(EMBEDDED_FILE);
+    if let Some(predecessor) = predecessor {
+        predecessor.release_store(&path).map_err(StartError::Upgrade)?;
+    }
+    Ok(Arc::new(Movable::open(&path).map_err(StartError::Embedded)?))
+}
 
 /// The pages as the proxy asks for them.
 pub(super) struct Own {
@@ -104,14 +115,22 @@ pub(super) struct Kept {
 /// last request, when Pingora's runtimes are gone.
 pub(super) struct Bank {
     pub kept: Kept,
+    /// The store, where a process that succeeds this one has to take it over.
+    pub movable: Option<Arc<Movable>>,
     runtime: Runtime,
     stop: watch::Sender<bool>,
     running: Vec<JoinHandle<()>>,
 }
 
 impl Bank {
-    /// Opens the store and the journal, and begins to keep them.
-    pub(super) fn open(store: &Store, budgets: &Budgets, metrics: &Arc<Metrics>) -> Result<Self, StartError> {
+    /// Opens the store and the journal, and begins to keep them. The embedded store may have to be had from the process
+    /// that this one succeeds.
+    pub(super) fn open(
+        store: &Store,
+        budgets: &Budgets,
+        metrics: &Arc<Metrics>,
+        predecessor: Option<&mut Predecessor>,
+    ) -> Result<Self, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("ledger")
@@ -119,17 +138,17 @@ impl Bank {
             .build()
             .map_err(StartError::Runtime)?;
         let entered = runtime.enter();
-        let (directory, books): (Arc<dyn Directory>, Arc<dyn LedgerStore>) = match store {
+        let (directory, books, movable): (Arc<dyn Directory>, Arc<dyn LedgerStore>, _) = match store {
             Store::Embedded => {
-                std::fs::create_dir_all(&budgets.state_directory)
-                    .map_err(|error| StartError::StateDirectory(budgets.state_directory.clone(), error))?;
-                let path = budgets.state_directory.join(EMBEDDED_FILE);
-                let embedded = Arc::new(Embedded::open(&path, Clock::system()).map_err(StartError::Embedded)?);
-                (Arc::clone(&embedded) as _, embedded)
+                let embedded = embedded(&budgets.state_directory, predecessor)?;
+                if let Err(error) = runtime.block_on(embedded.serve()) {
+                    tracing::warn!("a process that is succeeded by this one cannot settle before it ends: {error}");
+                }
+                (Arc::clone(&embedded) as _, Arc::clone(&embedded) as _, Some(embedded))
             }
             Store::Redis(config) => {
                 let redis = RedisStore::new(config).map_err(StartError::Redis)?;
-                (Arc::clone(&redis) as _, redis)
+                (Arc::clone(&redis) as _, redis, None)
             }
         };
         let settings = Settings {
@@ -155,7 +174,7 @@ impl Bank {
                 async move { register.run(until(stopped)).await }
             }),
         ];
-        Ok(Self { kept: Kept { register, ledger, directory, books }, runtime, stop, running })
+        Ok(Self { kept: Kept { register, ledger, directory, books }, movable, runtime, stop, running })
     }
 
     pub(super) fn accounts(&self) -> Accounts {

@@ -2,10 +2,10 @@
 //! The start and each reload do the same here; what outlives a configuration is handed in.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::bank::{Kept, Own, stored};
 use crate::admin::pages::Pages;
+use crate::admin::readiness::Readiness;
 use crate::admin::reload::Reloads;
 use crate::admin::status::Status;
 use crate::config::{Config, Credentials, Deployment, Direct, Endpoints, Router};
@@ -20,8 +20,7 @@ pub(super) struct Ground {
     pub lasting: Lasting,
     /// `None` without a master key.
     pub kept: Option<Kept>,
-    /// Set when the process is about to stop.
-    pub draining: Arc<AtomicBool>,
+    pub readiness: Arc<Readiness>,
     pub reloads: Arc<dyn Reloads>,
 }
 
@@ -78,7 +77,7 @@ impl Ground {
             price_book: Arc::clone(price_book),
             metrics: Arc::clone(metrics),
             require_auth_for_metrics: access.require_auth_for_metrics,
-            draining: Arc::clone(&self.draining),
+            readiness: Arc::clone(&self.readiness),
         };
         let own = Own {
             named_budgets: Arc::clone(named_budgets),

@@ -157,12 +157,10 @@ fn refusal() -> Vec<u8> {
     let response = ErrorResponse::new(error_body::ErrorType::ServiceUnavailable, message);
     let response = response.retry_after(Duration::from_secs(1));
     let body = response.body();
-    let mut head = format!("HTTP/1.1 {} Service Unavailable\r\n", response.status);
-    for (name, value) in response.headers() {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()));
-    [head.into_bytes(), body].concat()
+    let headers = response.headers().into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    let end = format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let head = [format!("HTTP/1.1 {} Service Unavailable\r\n", response.status), headers.collect(), end];
+    [head.concat().into_bytes(), body].concat()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use pingora_core::services::listening::Service;
 use pingora_proxy::{HttpProxy, http_proxy};
 
 use super::connections::{BeforeTls, Connections, Open, Standing};
+use super::lifecycle::Lifecycle;
 use crate::config::Limits;
 use crate::proxy::{Paced, Proxy};
 use crate::telemetry::metrics::Metrics;
@@ -72,7 +73,7 @@ impl Edge {
     }
 
     /// The service that speaks HTTP/1.1 and HTTP/2 for `proxy`.
-    pub(super) fn service(self, conf: &Arc<ServerConf>, proxy: Proxy) -> Service<Prompt> {
+    pub(super) fn service(self, conf: &Arc<ServerConf>, proxy: Proxy, lifecycle: Arc<Lifecycle>) -> Service<Prompt> {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.idle);
@@ -80,7 +81,7 @@ impl Edge {
         proxy.server_options = Some(options);
         proxy.h2_options = Some(self.h2);
         let Self { idle, header_timeout, connections, .. } = self;
-        let prompt = Prompt { proxy: Arc::new(proxy), idle, header_timeout, connections };
+        let prompt = Prompt { proxy: Arc::new(proxy), idle, header_timeout, connections, lifecycle };
         let before_tls = Arc::new(BeforeTls(Arc::clone(&prompt.connections)));
         let mut service = Service::new("proxy".to_owned(), prompt);
         service.endpoints().set_pre_tls_callback(before_tls);
@@ -100,11 +101,13 @@ pub(super) struct Prompt {
     idle: Duration,
     header_timeout: Duration,
     connections: Arc<Connections>,
+    lifecycle: Arc<Lifecycle>,
 }
 
 #[async_trait]
 impl ServerApp for Prompt {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _counted = self.lifecycle.connected();
         // Of TLS a connection has been counted before its handshake, and refused there.
         let open = stream.get_ssl_digest().is_none().then(|| self.connections.open());
         let standing = open.as_ref().map_or_else(|| self.connections.standing(), Open::standing);
@@ -118,13 +121,19 @@ impl ServerApp for Prompt {
         let mut first = [0; PREFACE_BYTES];
         // On a plain port Pingora waits without end for the bytes that tell HTTP/2 from HTTP/1. TLS streams cannot be
         // peeked at and come back at once: ALPN has told what they speak.
-        match pingora_timeout::timeout(timeout.min(self.idle), stream.try_peek(&mut first)).await {
+        let begins = tokio::select! {
+            begins = pingora_timeout::timeout(timeout.min(self.idle), stream.try_peek(&mut first)) => begins,
+            () = self.lifecycle.until_idle_ones_end() => return None,
+        };
+        match begins {
             Ok(Ok(_)) => self.proxy.process_new(stream, shutdown).await,
             Ok(Err(_)) | Err(_) => None,
         }
     }
 
+    /// Closes connections between two requests, when they are given up.
     async fn cleanup(&self) {
+        self.lifecycle.until_idle_ones_end().await;
         self.proxy.cleanup().await;
     }
 }

@@ -153,7 +153,7 @@ mod tests {
     fn what_cannot_change_keeps_its_value_and_is_named() {
         let old = config(&format!("{MASTER}}}"));
         let changed = "host: 127.0.0.1, port: 1, num_workers: 37, store_path: /tmp/x, request_log: 'off', \
-                       max_header_count: 7, redis_url: 'redis://127.0.0.1:1', unpriced: allow}";
+                       max_header_count: 70, redis_url: 'redis://127.0.0.1:1', unpriced: allow}";
         let mut new = config(&format!("{MASTER}, {changed}\nenvironment_variables: {{AWS_PROFILE: x}}"));
         let kept = keep(&old, &mut new);
         for key in ["host", "port", "num_workers", "store_path", "request_log", "max_header_count", "redis_*"] {

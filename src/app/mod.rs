@@ -7,34 +7,42 @@ mod build;
 mod connections;
 mod edge;
 mod fixed;
+mod lifecycle;
+mod listen;
+pub mod notify;
 mod reload;
 mod tls;
+mod upgrade;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use addresses::{Checks, UpstreamAddresses};
 use bank::Bank;
 use build::{Built, Ground, Upstreams};
 use edge::Edge;
+use lifecycle::{Lifecycle, Supervisor};
+use listen::{Addresses, Listening, Ports};
 use reload::{Reloader, Reloading};
 use tls::Reload;
+use upgrade::UpgradeError;
+use upgrade::predecessor::Predecessor;
 
+use crate::admin::readiness::{Readiness, can_sign};
 use crate::aws::route;
 use crate::config::load::Given;
 use crate::config::{Config, Listen};
@@ -49,6 +57,9 @@ use crate::telemetry::request_record::{Recorder, Writer};
 /// Kept connections to upstreams, over all hosts. Pingora's own 128 would close most of them under load.
 const UPSTREAM_CONNECTIONS_KEPT: usize = 4096;
 
+/// How long a process that is to succeed another one waits for its credentials and its store.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Why the proxy does not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -62,6 +73,9 @@ pub enum StartError {
     Embedded(embedded::OpenError),
     Redis(StoreError),
     Ledger(ledger::OpenError),
+    /// It was to succeed another process.
+    Upgrade(UpgradeError),
+    NotReady(String),
 }
 
 impl fmt::Display for StartError {
@@ -86,6 +100,8 @@ impl fmt::Display for StartError {
             Self::Embedded(error) => write!(f, "{error}"),
             Self::Redis(error) => write!(f, "redis: {error}"),
             Self::Ledger(error) => write!(f, "{error}"),
+            Self::Upgrade(error) => write!(f, "{error}"),
+            Self::NotReady(why) => write!(f, "the process before this one goes on: {why}"),
         }
     }
 }
@@ -97,17 +113,28 @@ impl std::error::Error for StartError {}
 /// # Errors
 /// When a part of it cannot be built; nothing is listening then.
 pub fn run(config: Config, given: Given) -> Result<(), StartError> {
-    let addresses = Addresses::free(&config.listen)?;
+    let predecessor = config.listen.upgrade.then(|| Predecessor::meet(&config.listen.upgrade_socket)).transpose();
+    let mut predecessor = predecessor.map_err(StartError::Upgrade)?;
+    let inherited = predecessor.as_mut().map(Predecessor::take_ports).unwrap_or_default();
+    let ports = Ports::open(&config.listen, inherited)?;
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
     let conf = server_conf(&config.listen, config.endpoints.ca_bundle.as_deref());
     let tls = config.listen.tls.clone().map(|tls| tls::listener(tls, Arc::clone(&metrics)));
     let secure = tls.transpose().map_err(StartError::Tls)?;
     let (recorder, writer) = Recorder::start(&config.request_log).map_err(StartError::RequestLog)?;
-    let bank = config.store.as_ref().map(|store| Bank::open(store, &config.budgets, &metrics)).transpose()?;
-    let draining = Arc::default();
-    let stop = Stop {
-        draining: Arc::clone(&draining),
+    let open = |store| Bank::open(store, &config.budgets, &metrics, predecessor.as_mut());
+    let bank = config.store.as_ref().map(open).transpose()?;
+    let readiness = Arc::new(Readiness::new(bank.as_ref().map(|bank| Arc::clone(&bank.kept.ledger))));
+    let lifecycle = Arc::new(Lifecycle::new(Arc::clone(&readiness)));
+    let addresses = ports.addresses().map_err(StartError::Runtime)?;
+    let supervisor = Supervisor {
+        lifecycle: Arc::clone(&lifecycle),
         metrics: Arc::clone(&metrics),
+        ports: Mutex::new(Some(ports)),
+        socket: config.listen.upgrade_socket.clone(),
+        store: bank.as_ref().and_then(|bank| bank.movable.clone()),
+        watchdog: predecessor.as_ref().map_or_else(notify::interval, Predecessor::watchdog),
+        shutdown_delay: config.limits.shutdown_delay,
         shutdown_timeout: config.limits.shutdown_timeout,
     };
     let connector = ConnectorOptions::from_server_conf(&conf);
@@ -124,10 +151,11 @@ pub fn run(config: Config, given: Given) -> Result<(), StartError> {
         Arc::new(NamedBudgets::new(config.budgets.metric_names_max)),
         &config.limits,
         connector,
+        lifecycle.stop(),
     );
-    let (asker, asked) = reload::channel();
+    let (reloads, asked) = reload::channel();
     let kept = bank.as_ref().map(|bank| bank.kept.clone());
-    let ground = Ground { lasting, kept, draining, reloads: Arc::new(asker) };
+    let ground = Ground { lasting, kept, readiness: Arc::clone(&readiness), reloads: Arc::new(reloads) };
     let Built { gateway, upstreams } = ground.build(&config, None).map_err(StartError::Fleet)?;
     let (upstreams, followed) = watch::channel(upstreams);
     let hosts = followed.clone();
@@ -142,10 +170,18 @@ pub fn run(config: Config, given: Given) -> Result<(), StartError> {
         asked,
         listening: Arc::new(Notify::new()),
     };
-    let background = Background { addresses: hosts, refresh: Refresh(followed), reloader };
-    serve(conf, addresses, secure, edge, background, stop);
+    let announce = Announce {
+        addresses,
+        lifecycle,
+        readiness,
+        upstreams: followed.clone(),
+        predecessor: Mutex::new(predecessor),
+        reloads: Arc::clone(&reloader.listening),
+    };
+    let background = Background { addresses: hosts, refresh: Refresh(followed), reloader, announce };
+    let served = serve(conf, secure, edge, background, supervisor);
     close(bank, writer);
-    Ok(())
+    served
 }
 
 /// Waits until everything is written down.
@@ -158,60 +194,43 @@ fn close(bank: Option<Bank>, writer: Option<Writer>) {
     }
 }
 
-/// Listens and serves until `stop` says so.
+/// Listens and serves until the process has to end.
 fn serve(
     conf: ServerConf,
-    addresses: Addresses,
     secure: Option<(TlsSettings, Reload)>,
     edge: Edge,
     background: Background,
-    stop: Stop,
-) {
+    supervisor: Supervisor,
+) -> Result<(), StartError> {
     // Read now rather than in the first request.
     tracing::debug!(operations = route::operations().len(), "the route table is read");
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
-    let mut service = edge.service(&server.configuration, Proxy(Arc::clone(&background.reloader.in_force)));
-    if let Some(address) = addresses.plain {
+    let lifecycle = Arc::clone(&supervisor.lifecycle);
+    let descriptors = supervisor.ports.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Ports::descriptors);
+    let Background { addresses, refresh, reloader, announce } = background;
+    let proxy = Proxy(Arc::clone(&reloader.in_force));
+    let mut service = edge.service(&server.configuration, proxy, Arc::clone(&lifecycle));
+    if let Some(address) = announce.addresses.plain {
         service.add_listener(edge::listener(address));
     }
-    if let (Some(address), Some((settings, reload))) = (addresses.tls, secure) {
+    if let (Some(address), Some((settings, certificate))) = (announce.addresses.tls, secure) {
         service.add_listener(edge::listener(address).tls(settings));
-        server.add_service(background_service("certificate", reload));
+        server.add_service(background_service("certificate", certificate));
     }
-    server.add_service(service);
-    server.add_service(background_service("addresses", background.addresses));
-    server.add_service(background_service("credentials", background.refresh));
-    let announce = Announce { addresses, reloads: Arc::clone(&background.reloader.listening) };
+    server.add_service(Listening {
+        service,
+        descriptors: descriptors.transpose().map_err(StartError::Runtime)?,
+        lifecycle: Arc::clone(&lifecycle),
+        workers: server.configuration.threads,
+        watchdog: supervisor.watchdog,
+    });
+    server.add_service(background_service("addresses", addresses));
+    server.add_service(background_service("credentials", refresh));
     server.add_service(background_service("announce", announce));
-    server.add_service(background_service("configuration", Reloading(Mutex::new(background.reloader))));
-    server.run(RunArgs { shutdown_signal: Box::new(stop) });
-}
-
-/// Where to listen; at least one of them.
-#[derive(Debug, Clone, Copy)]
-struct Addresses {
-    plain: Option<SocketAddr>,
-    tls: Option<SocketAddr>,
-}
-
-impl Addresses {
-    /// Port 0 is replaced by a free port, because Pingora would not tell which one it got.
-    fn free(listen: &Listen) -> Result<Self, StartError> {
-        let probe = |port| {
-            let wanted = SocketAddr::new(listen.host, port);
-            let bound = TcpListener::bind(wanted).and_then(|probe| Ok((probe.local_addr()?, probe)));
-            bound.map_err(|error| StartError::Address(wanted, error))
-        };
-        let first = probe(listen.port)?;
-        // The first is held while the second is looked for, so that they differ.
-        let second = listen.tls.as_ref().and_then(|tls| tls.port).map(probe).transpose()?;
-        Ok(match (&listen.tls, second) {
-            (None, _) => Self { plain: Some(first.0), tls: None },
-            (Some(_), None) => Self { plain: None, tls: Some(first.0) },
-            (Some(_), Some(second)) => Self { plain: Some(first.0), tls: Some(second.0) },
-        })
-    }
+    server.add_service(background_service("configuration", Reloading(tokio::sync::Mutex::new(reloader))));
+    server.run(RunArgs { shutdown_signal: Box::new(supervisor) });
+    lifecycle.failure().map_or(Ok(()), |why| Err(StartError::NotReady(why)))
 }
 
 fn server_conf(listen: &Listen, ca_bundle: Option<&std::path::Path>) -> ServerConf {
@@ -233,6 +252,7 @@ struct Background {
     addresses: UpstreamAddresses,
     refresh: Refresh,
     reloader: Reloader,
+    announce: Announce,
 }
 
 /// Loads the credentials of the listed deployments, so that a mistake shows at the start, and keeps all of them fresh.
@@ -262,81 +282,57 @@ impl BackgroundService for Refresh {
     }
 }
 
-/// Says where the proxy runs, once it accepts connections, and SIGHUP does not end it.
+/// Succeeds the process before, if there is one, and says where the proxy runs, once SIGHUP does not end it.
 struct Announce {
     addresses: Addresses,
+    lifecycle: Arc<Lifecycle>,
+    readiness: Arc<Readiness>,
+    upstreams: watch::Receiver<Upstreams>,
+    predecessor: Mutex<Option<Predecessor>>,
     reloads: Arc<Notify>,
 }
 
 #[async_trait]
 impl BackgroundService for Announce {
-    #[expect(clippy::print_stdout, reason = "the line that people and scripts wait for")]
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let Addresses { plain, tls } = self.addresses;
         self.reloads.notified().await;
-        let pause = || tokio::time::sleep(Duration::from_millis(5));
-        if let Some(address) = plain {
-            while tokio::net::TcpStream::connect(reachable(address)).await.is_err() {
-                pause().await;
-            }
+        self.lifecycle.until_it_listens().await;
+        let predecessor = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let succeeds = predecessor.is_some();
+        if let Some(predecessor) = predecessor
+            && let Err(why) = self.succeed(predecessor).await
+        {
+            return self.lifecycle.fail(why);
         }
-        if let Some(address) = tls {
-            while !tokio::task::spawn_blocking(move || tls::answers(reachable(address))).await.unwrap_or_default() {
-                pause().await;
+        self.lifecycle.serves();
+        notify::ready(succeeds);
+        self.tell();
+    }
+}
+
+impl Announce {
+    /// Takes the service over, once nothing but that is missing.
+    async fn succeed(&self, predecessor: Predecessor) -> Result<(), String> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let can_sign = || can_sign(&self.upstreams.borrow().fleet);
+        while !(self.readiness.has_store() && can_sign()) {
+            if Instant::now() >= deadline {
+                return Err(self.readiness.reasons(can_sign()).join("; "));
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        let succeeded = tokio::task::spawn_blocking(|| predecessor.succeed()).await;
+        succeeded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    #[expect(clippy::print_stdout, reason = "the line that people and scripts wait for")]
+    fn tell(&self) {
+        let Addresses { plain, tls } = self.addresses;
         // Both at once: whoever reads the first may call.
         for (scheme, address) in [("http", plain), ("https", tls)] {
             if let Some(address) = address {
                 println!("RUNNING on {scheme}://{address}");
             }
         }
-    }
-}
-
-/// Where this machine reaches what listens on `address`.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-/// Pingora's `FastShutdown` does not tell the services to stop: when one worker's runtime ends before that of another
-/// that accepts connections, the latter's loop fails and tries again for ever. The graceful stop tells them; there is
-/// nothing left to wait for, so `server_conf` sets its times to nothing.
-const STOP_NOW: ShutdownSignal = ShutdownSignal::GracefulTerminate;
-
-/// Waits for the signal to stop, and on SIGTERM for the requests in flight.
-struct Stop {
-    draining: Arc<AtomicBool>,
-    metrics: Arc<Metrics>,
-    shutdown_timeout: Duration,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Stop {
-    async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::error!("signals cannot be received; stop the process with SIGKILL");
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = interrupt.recv() => return STOP_NOW,
-            _ = terminate.recv() => {}
-        }
-        self.draining.store(true, Ordering::Relaxed);
-        let deadline = Instant::now() + self.shutdown_timeout;
-        tracing::info!(requests_in_flight = self.metrics.in_flight().get(), "stopping");
-        while self.metrics.in_flight().get() > 0 && Instant::now() < deadline {
-            tokio::select! {
-                _ = interrupt.recv() => break,
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
-            }
-        }
-        STOP_NOW
     }
 }

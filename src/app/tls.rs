@@ -5,13 +5,11 @@
 //! Whether a pair can be used is decided in `config::certificate`; protocols and ciphers are Mozilla's "intermediate"
 //! (TLS 1.2 and 1.3), as Pingora sets them.
 
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use pingora_core::listeners::TlsAccept;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::TlsRef;
@@ -27,9 +25,6 @@ const POLL: Duration = Duration::from_secs(2);
 /// How often in a row a pair must be found bad before that is told: whoever replaces two files is between them for a
 /// moment.
 const POLLS_UNTIL_TOLD: u32 = 2;
-
-/// How long the handshake with ourselves may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type InForce = Arc<ArcSwap<ServerCertificate>>;
 
@@ -176,23 +171,6 @@ impl Watch {
             }
         }
     }
-}
-
-/// Whether a handshake with the listener succeeds. It blocks. A mere connection would do to know that it listens, but
-/// Pingora logs one that ends before its handshake as an error.
-pub(super) fn answers(address: SocketAddr) -> bool {
-    let handshake = || -> Option<()> {
-        let stream = TcpStream::connect_timeout(&address, HANDSHAKE_TIMEOUT).ok()?;
-        stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT)).ok()?;
-        let mut connector = SslConnector::builder(SslMethod::tls_client()).ok()?;
-        // We know whom we call, and nothing is sent.
-        connector.set_verify(SslVerifyMode::NONE);
-        let configuration = connector.build().configure().ok()?;
-        let anonymous = configuration.verify_hostname(false).use_server_name_indication(false);
-        let mut connected = anonymous.connect("", stream).ok()?;
-        connected.shutdown().ok().map(drop)
-    };
-    handshake().is_some()
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ pub struct Reserve {
 }
 
 /// The answer to [`Reserve`] and to an extension.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reserved {
     /// The money is set aside. Also the answer to a repetition of the same command. Balances are those after it, in the
     /// order of `charges`.
@@ -102,7 +102,7 @@ pub enum Reserved {
 }
 
 /// An account at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Balance {
     pub spent: NanoUsd,
     pub reserved: NanoUsd,
@@ -111,7 +111,7 @@ pub struct Balance {
 }
 
 /// Why a lease was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Denial {
     /// `charges[index]` cannot hold the amount; `remaining` is what it can hold.
     Budget {
@@ -157,7 +157,7 @@ pub enum Op {
 }
 
 /// The answer to a batch of numbered commands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// The last number of this node that the store has applied. Lower than the batch's first number minus one: commands
     /// before it are missing (a failover lost them) and must be sent again; nothing of the batch was applied. Not lower

@@ -87,14 +87,7 @@ pub(super) async fn admit(
         sign::check_passing_headers(&downstream.req_header().headers, route.operation)?;
     }
 
-    // Before the body: who is sent away costs nothing but his head, and one who asks first whether to send it does not.
-    let whose = gate::whose(&identity);
-    ctx.place = Some(gateway.gate.enter(whose.clone(), downstream).await?);
-    let mut body = if bidirectional {
-        RequestBody::streamed()
-    } else {
-        body::read(downstream, &gateway.limits, &gateway.room, whose).await?
-    };
+    let mut body = receive(gateway, downstream, ctx, &identity, bidirectional).await?;
     let read = Instant::now();
     ctx.record.request_bytes = body.bytes;
     let route = match found {
@@ -107,11 +100,7 @@ pub(super) async fn admit(
             let payload = Payload::Sha256(&body.sha256);
             let request = Signable { path, query, operation: route.operation, payload };
             let (caller, _) = identify::verify(gateway, downstream, *signed, &request)?;
-            let proven = gate::proven(&caller);
-            body.is_proven(&proven);
-            if let Some(place) = &mut ctx.place {
-                place.prove(proven);
-            }
+            is_proven(ctx, &mut body, &caller);
             enter(ctx, &caller, &Found::Route(route), path)?;
             caller
         }
@@ -127,6 +116,32 @@ pub(super) async fn admit(
     let resolved = Resolved { caller, call, group, model_id, body, read, frames };
     afford(gateway, session, ctx, resolved).await?;
     Ok(if bidirectional { Admission::Converse } else { Admission::Proceed })
+}
+
+/// Waits for a place, and then reads the body: who is sent away has cost nothing but his head, and one who asks first
+/// whether to send his body does not.
+async fn receive(
+    gateway: &Gateway,
+    downstream: &mut ServerSession,
+    ctx: &mut RequestContext,
+    identity: &Identity,
+    bidirectional: bool,
+) -> Result<RequestBody, Failure> {
+    let whose = gate::whose(identity);
+    ctx.place = Some(gateway.gate.enter(whose.clone(), downstream).await?);
+    if bidirectional {
+        return Ok(RequestBody::streamed());
+    }
+    body::read(downstream, &gateway.limits, &gateway.room, whose).await
+}
+
+/// Place and body are of a key from here on, no longer of who was named.
+fn is_proven(ctx: &mut RequestContext, body: &mut RequestBody, caller: &Caller) {
+    let proven = gate::proven(caller);
+    body.is_proven(&proven);
+    if let Some(place) = &mut ctx.place {
+        place.prove(proven);
+    }
 }
 
 /// A request whose caller may make it, as far as rules go.
@@ -176,7 +191,7 @@ async fn afford(
     };
     let headers = &session.as_downstream().req_header().headers;
     let mut booking = booking::book(gateway, ctx, &asked, headers, &mut body)?;
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared::new(gateway.stop.clone()));
     if let Some(drain) = gateway.drain().filter(|_| metering != Metering::Free) {
         shared.drain(drain);
     }

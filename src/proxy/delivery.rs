@@ -14,7 +14,7 @@ use pingora_core::{Error, ErrorType, Result};
 
 use super::event_stream::{Ended, EventStream};
 use super::pace::Pace;
-use super::shared::{BROKE_FIRST, BUDGET_SPENT, Flaw, Shared, TOTAL_TIMEOUT, UPSTREAM_SILENT};
+use super::shared::{BROKE_FIRST, BUDGET_SPENT, Flaw, STOPPING, Shared, TOTAL_TIMEOUT, UPSTREAM_SILENT, is_overdue};
 
 /// Larger answers leave at once, without the headers that depend on their body.
 const HELD_BYTES_MAX: usize = 256 * 1024;
@@ -119,9 +119,18 @@ impl Delivery {
     /// Waits for the client, at most until the upstream has been silent too long. May be dropped at any time.
     ///
     /// # Errors
-    /// [`UPSTREAM_SILENT`], [`TOTAL_TIMEOUT`]; that the client went away and nobody has to know the answer's end; that this
-    /// took too long.
+    /// [`UPSTREAM_SILENT`], [`TOTAL_TIMEOUT`]; [`STOPPING`]; that the client went away and nobody has to know the
+    /// answer's end; that this took too long.
     pub(super) async fn wait(&mut self, client: &mut ServerSession, expected: Expected) -> Result<Heard> {
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            heard = self.wait_on(client, expected) => heard,
+            () = shared.stop.now() => Error::e_explain(STOPPING, "the process ends"),
+        }
+    }
+
+    /// As [`Self::wait`], however long the process lives.
+    async fn wait_on(&mut self, client: &mut ServerSession, expected: Expected) -> Result<Heard> {
         if let Some(deserted) = &self.deserted {
             // Nobody waits any more, but the bill is still to come.
             let deadline = self.quiet_until.map_or(deserted.until, |quiet_until| quiet_until.min(deserted.until));
@@ -145,10 +154,17 @@ impl Delivery {
         }
     }
 
-    /// Ends the answer of an upstream that took too long, if it is an event stream that has begun.
-    pub(super) async fn break_off(&mut self, client: &mut ServerSession) -> Result<()> {
+    /// Ends the answer of an upstream that took too long, or of a process that stops, if it is an event stream that has
+    /// begun. After any other `error` there is nothing to say.
+    pub(super) async fn break_off(&mut self, client: &mut ServerSession, error: &Error) -> Result<()> {
+        let why = match error.etype() {
+            _ if is_overdue(error) => Ended::Broken,
+            of if *of == STOPPING => Ended::Stopping,
+            _ => return Ok(()),
+        };
         if self.shared.ended().is_none()
-            && let Some(frame) = self.end_events(Ended::Broken)
+            && self.deserted.is_none()
+            && let Some(frame) = self.end_events(why)
         {
             client.response_duplex_vec(vec![HttpTask::Body(Some(frame), true)]).await?;
         }
@@ -160,7 +176,7 @@ impl Delivery {
         self.started = true;
         self.heard();
         if let Some(error) = self.too_late(&tasks) {
-            self.break_off(client).await?;
+            self.break_off(client, &error).await?;
             return Err(error);
         }
         let Some(tasks) = self.hold_opening(tasks)? else {

@@ -12,6 +12,7 @@ use crate::aws::eventstream::cut::Cutter;
 use crate::aws::eventstream::decode::Limits;
 
 const BROKEN: &str = "The connection to the model broke. What came so far is incomplete.";
+const STOPPED: &str = "The proxy is stopping. What came so far is incomplete; try again.";
 const SPENT: &str = "The budget is used up, so the answer ends here, incomplete. Ask for a larger budget, or set a smaller \
                      maximum of tokens.";
 
@@ -39,6 +40,8 @@ impl LastWords {
 pub(super) enum Ended {
     Broken,
     BudgetSpent,
+    /// The process ends.
+    Stopping,
 }
 
 /// One answer that is an event stream.
@@ -89,6 +92,7 @@ impl EventStream {
         self.ended = Some(why);
         Some(Bytes::from(match why {
             Ended::Broken => exception_frame(self.exceptions.broken, BROKEN),
+            Ended::Stopping => exception_frame(self.exceptions.broken, STOPPED),
             Ended::BudgetSpent => exception_frame(self.exceptions.budget_spent, SPENT),
         }))
     }

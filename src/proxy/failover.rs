@@ -11,7 +11,9 @@ use super::Gateway;
 use super::connect_failure::connect_failure;
 use super::context::{Admitted, Attempt, RequestContext, Stage};
 use super::select::unreachable_deployments;
-use super::shared::{BROKE_FIRST, BUDGET_SPENT, CONTEXT_WINDOW, EXCEPTION_FIRST, TOTAL_TIMEOUT, UPSTREAM_SILENT};
+use super::shared::{
+    BROKE_FIRST, BUDGET_SPENT, CONTEXT_WINDOW, EXCEPTION_FIRST, STOPPING, TOTAL_TIMEOUT, UPSTREAM_SILENT,
+};
 use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::deployment::first_event::setback_of;
 use crate::deployment::outcome::{self, Setback};
@@ -165,6 +167,9 @@ pub(super) fn failure_of(error: &Error) -> Failure {
         .with(ErrorResponse::no_retry)
         .because(error.to_string());
     }
+    if *error.etype() == STOPPING {
+        return stopping();
+    }
     if *error.etype() == TOTAL_TIMEOUT {
         return Failure::upstream(
             "total_timeout",
@@ -216,6 +221,16 @@ fn answer_broke() -> Failure {
         "The connection to the model broke before its answer was complete. Sending the request again is billed again.",
     )
     .with(ErrorResponse::no_retry)
+}
+
+/// The process ends before the answer has begun. Another replica, or the next process, serves the repetition.
+pub(super) fn stopping() -> Failure {
+    Failure::new(
+        Fault::Internal,
+        "stopping",
+        ErrorType::ServiceUnavailable,
+        "The proxy is stopping and could not finish the request in time. Send it again.",
+    )
 }
 
 fn another(explanation: String) -> Box<Error> {

@@ -24,6 +24,7 @@ mod select;
 mod settle;
 mod shared;
 mod sign;
+mod stop;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -58,6 +59,7 @@ pub use connect_failure::connect_failure;
 pub use connection::Paced;
 pub use context::RequestContext;
 pub use named_budgets::NamedBudgets;
+pub use stop::Stop;
 
 /// What a gateway reads of its configuration. `app` fills it.
 pub struct Parts {
@@ -86,10 +88,11 @@ pub struct Lasting {
     gate: Arc<gate::Gate>,
     signer: Arc<Signer>,
     connections: Arc<Connector>,
+    stop: Stop,
 }
 
 impl Lasting {
-    /// `accounts` is `None` without a master key, `connector` is for connections that Pingora does not make of itself.
+    /// `stop` says when to end what is under way; `accounts` is `None` without a master key, `connector` is for connections that Pingora does not make of itself.
     #[must_use]
     pub fn new(
         metrics: Arc<Metrics>,
@@ -98,6 +101,7 @@ impl Lasting {
         named_budgets: Arc<NamedBudgets>,
         limits: &Limits,
         connector: ConnectorOptions,
+        stop: Stop,
     ) -> Self {
         let (register, ledger) = accounts.map(|accounts| (accounts.register, accounts.ledger)).unzip();
         Self {
@@ -110,6 +114,7 @@ impl Lasting {
             recorder,
             register,
             ledger,
+            stop,
         }
     }
 }
@@ -145,6 +150,7 @@ pub struct Gateway {
     signer: Arc<Signer>,
     /// Connections of bidirectional streams.
     connections: Arc<Connector>,
+    stop: Stop,
 }
 
 /// The gateway of the configuration in force, for requests that arrive from now on.
@@ -212,6 +218,7 @@ impl Gateway {
             gate: Arc::clone(&lasting.gate),
             signer: Arc::clone(&lasting.signer),
             connections: Arc::clone(&lasting.connections),
+            stop: lasting.stop.clone(),
         }
     }
 
@@ -254,7 +261,12 @@ impl ProxyHttp for Proxy {
         ctx.counted = true;
         gateway.metrics.in_flight().inc();
         ctx.record.method = session.req_header().method.to_string();
-        match admit::admit(gateway, session, ctx).await {
+        let admission = tokio::select! {
+            biased;
+            admission = admit::admit(gateway, session, ctx) => admission,
+            () = gateway.stop.now() => Err(failover::stopping()),
+        };
+        match admission {
             Ok(admit::Admission::Answered) => Ok(true),
             Ok(admit::Admission::Proceed) => Ok(false),
             Ok(admit::Admission::Converse) => bidirectional::converse(gateway, session, ctx).await.map(|()| true),

@@ -22,7 +22,7 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::delivery::{Delivery, Expected, Heard};
-use super::shared::{Shared, is_overdue};
+use super::shared::Shared;
 
 /// Holds the way back: the real session returns here when the replaying one is dropped.
 pub(super) struct Slot {
@@ -98,9 +98,7 @@ impl ReplaySession {
                 Ok(Heard::Body(body)) => return Ok(body),
                 Ok(Heard::Left) => {}
                 Err(error) => {
-                    if is_overdue(&error) {
-                        delivery.break_off(real).await?;
-                    }
+                    delivery.break_off(real, &error).await?;
                     return Err(error);
                 }
             }

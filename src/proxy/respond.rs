@@ -52,7 +52,8 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
         Streaming::Raw => response.headers.contains_key(header::CONTENT_LENGTH),
         Streaming::EventStream | Streaming::Bidirectional => false,
     };
-    watch::begin(admitted, attempt, response);
+    let error_type = header_text(response, "x-amzn-errortype");
+    watch::begin(admitted, attempt, response, error_type.as_ref());
     if whole {
         admitted.shared.hold();
     } else if takes_frames(response)
@@ -71,7 +72,6 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
     let model_id = settle::model_id(admitted, attempt);
     let budget = admitted.booking.as_ref().map(budget_headers).unwrap_or_default();
     let aws_request_id = header_text(response, "x-amzn-requestid");
-    let error_type = header_text(response, "x-amzn-errortype");
     for (name, value) in ours {
         response.insert_header(name, value)?;
     }

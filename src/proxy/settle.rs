@@ -291,20 +291,14 @@ pub(super) fn settle(
         if let Some(flaw) = admitted.shared.ended_badly() {
             gateway.metrics.ended_badly(attempt.target.id.as_str(), flaw.as_str());
         }
-        match admitted.shared.ended() {
-            Some(Ended::Broken) => {
-                record.fault = Some("upstream");
-                record.reason = Some("upstream_broke");
-            }
-            Some(Ended::BudgetSpent) => {
-                record.fault = Some("limit");
-                record.reason = Some("budget_exhausted");
-            }
-            None if admitted.shared.deserted() => {
-                record.fault = Some("disconnect");
-                record.reason = Some("client_gone");
-            }
-            None => {}
+        let ended = match admitted.shared.ended() {
+            Some(Ended::Broken) => Some(("upstream", "upstream_broke")),
+            Some(Ended::BudgetSpent) => Some(("limit", "budget_exhausted")),
+            Some(Ended::Stopping) => Some(("internal", "stopping")),
+            None => admitted.shared.deserted().then_some(("disconnect", "client_gone")),
+        };
+        if let Some((fault, reason)) = ended {
+            (record.fault, record.reason) = (Some(fault), Some(reason));
         }
     }
     record.overhead_ms = overhead.map(milliseconds);

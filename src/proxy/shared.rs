@@ -11,6 +11,7 @@ use pingora_core::{Error, ErrorType};
 
 use super::event_stream::{Ended, LastWords};
 use super::purse::Purse;
+use super::stop::Stop;
 
 /// The error type of an upstream that kept silent too long, or whose stream had no content in time; `failover` turns it
 /// into a 408 where it can.
@@ -33,8 +34,11 @@ pub(super) const CONTEXT_WINDOW: ErrorType = ErrorType::new("ContextWindow");
 /// The error type of a stream that was ended because nothing is left to pay for more of it.
 pub(super) const BUDGET_SPENT: ErrorType = ErrorType::new("BudgetSpent");
 
+/// The error type of a request that is ended because the process ends.
+pub(super) const STOPPING: ErrorType = ErrorType::new("Stopping");
+
 /// What the request's stages and the delivery of its answer share while the answer is on its way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
     /// Whether the client went away and the answer is read for its bill alone.
@@ -45,6 +49,8 @@ pub(super) struct Shared {
     watch_context_window: AtomicBool,
     /// What is set aside for the attempt under way.
     pub purse: Purse,
+    /// When to end it, however far it is.
+    pub stop: Stop,
 }
 
 /// The answer is no stream whose content can be told, or the content has come.
@@ -118,6 +124,17 @@ impl Flaw {
 }
 
 impl Shared {
+    pub(super) fn new(stop: Stop) -> Self {
+        Self {
+            state: Mutex::default(),
+            deserted: AtomicBool::default(),
+            opening: AtomicU8::new(OVER),
+            watch_context_window: AtomicBool::default(),
+            purse: Purse::default(),
+            stop,
+        }
+    }
+
     /// An attempt begins: sets its patience, and forgets the answer of the one before.
     pub(super) fn watch(&self, silence: Silence) {
         self.opening.store(OVER, Ordering::Relaxed);

@@ -33,14 +33,18 @@ impl Watch {
     }
 }
 
-/// The header of an answer: decides what to watch for, and whether its first bytes have to wait.
-pub(super) fn begin(admitted: &Admitted, attempt: &mut Attempt, response: &ResponseHeader) {
+/// The header of an answer, with AWS's `error_type`: decides what to watch for, and whether its first bytes have to wait.
+pub(super) fn begin(
+    admitted: &Admitted,
+    attempt: &mut Attempt,
+    response: &ResponseHeader,
+    error_type: Option<&String>,
+) {
     let text = |name: header::HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
     let plain = text(header::CONTENT_ENCODING).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
     if response.status == http::StatusCode::BAD_REQUEST && plain && admitted.shared.watches_context_window() {
         attempt.watch.refusal = Some(Vec::new());
-        attempt.watch.error_type =
-            response.headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        attempt.watch.error_type = error_type.cloned();
         admitted.shared.hold();
         return;
     }

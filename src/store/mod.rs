@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 pub use crate::budget::books::LeaseCounts;
 use crate::budget::command::{AccountId, Applied, Balance, Charge, LeaseId, NodeId, Op, Reserve, Reserved};
@@ -17,7 +18,7 @@ pub mod embedded;
 pub mod redis;
 
 /// The store could not answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreError {
     /// It cannot be reached, or did not answer in time: the command may or may not have been carried out.
     Unavailable(String),
@@ -37,7 +38,7 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 /// Kinds of documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// A virtual key, by its `key_id`.
     Key,
@@ -85,7 +86,7 @@ impl Kind {
 }
 
 /// A document as the store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     pub id: String,
     /// Grows with every change of this document.
@@ -94,7 +95,7 @@ pub struct Document {
 }
 
 /// One change of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub kind: Kind,
     pub id: String,
@@ -104,14 +105,14 @@ pub struct Change {
 }
 
 /// What must be there for a change to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expect {
     Anything,
     Nothing,
     Version(u64),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommitError {
     /// The change of this index found something else than it expected; nothing was changed.
     Conflict(usize),
@@ -125,7 +126,7 @@ impl From<StoreError> for CommitError {
 }
 
 /// What has changed since.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     /// Where to go on from.
     pub cursor: String,
@@ -150,7 +151,7 @@ pub trait Directory: Send + Sync + fmt::Debug {
 }
 
 /// Which entries of the spend log are wanted. Texts must equal the row's.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EntryQuery {
     /// `Entry::at_ms` from, inclusive.
     pub from_ms: u64,
@@ -169,7 +170,7 @@ pub struct EntryQuery {
 }
 
 /// A page of the spend log, oldest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryPage {
     pub entries: Vec<Entry>,
     /// Where the next page begins; `None` on the last.

@@ -226,7 +226,8 @@ async fn a_deployment_that_cannot_be_reached_gives_way_before_anything_was_said(
 async fn a_kept_connection_is_used_again_and_replaced_when_it_was_closed() {
     let first = simulator().await;
     let address = first.addr();
-    let text = config(&[Entry::new("sonic", SONIC)], "");
+    // Connections are counted, and those of health checks are none of conversations.
+    let text = config(&[Entry::new("sonic", SONIC)], "router_settings:\n  health_check_interval: 0\n");
     let proxy = Proxy::start(Start { config: Some(&text), variables: variables(&first), ..Start::default() });
     for _ in 0..3 {
         let answer = proxy.call(&monologue()).await;

@@ -19,6 +19,7 @@ mod first_event;
 mod headers;
 mod key_pairs;
 mod keys;
+mod lifecycle;
 mod operations;
 mod overload;
 mod profiles;

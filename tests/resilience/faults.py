@@ -1,10 +1,9 @@
-"""One region of three has a bad day, in every way there is, under constant load. Nobody may see an error for what happens
-before the first content; a stream that had begun ends with a modelled exception, never as if it were complete."""
+"""One region of three has a bad day, in every way there is, under constant load. Nobody may see an error for what
+happens before the first content; a stream that had begun ends with a modelled exception, never as if it were whole."""
 
 import asyncio
 import time
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import timeline
 from pressure import Pressure, latency, verdicts
@@ -12,7 +11,6 @@ from regions import REGIONS, Regions
 from report import Report
 
 REGION = "us-west-2"
-RATE = 200
 # Frames of a stream: an opening, deltas, three that close it. Content has come after three frames, and more is to come.
 FRAMES, FRAME_RATE_HZ, LATER = 8, 20, 4
 # A request that is due just before a fault arrives when it is there.
@@ -22,20 +20,19 @@ RETURN_DEADLINE_S = 180
 
 @dataclass
 class Fault:
-    """`visible`: what a request that begins during the fault may come to besides `ok`: nothing, or the modelled exception
-    at the end of a stream of the faulty region."""
+    """One way to fail: a rule of the simulator, for all operations or one; a mode of the network; a name that is gone."""
 
     name: str
-    # A rule's fault for the simulator, to which operation; or a mode of the network; or names that are gone.
     rule: dict | None = None
     operation: str | None = None
     mode: str | None = None
     nameless: bool = False
+    # It comes after content: streams of the region may end with a modelled exception. Otherwise nobody sees anything.
     exceptions: bool = False
-    # Nothing of it need be noticed: answers come, only slowly; or what was known before is enough.
-    harmless: bool = False
-    # What the region does before the fault begins: nothing, or it is not there from the start of the proxy.
+    # Whether the proxy is started anew when it begins: what was known before would otherwise be enough.
     restart: bool = False
+    # Left out of quick runs: another fault is much like it.
+    full_only: bool = False
 
     @property
     def cuts(self):
@@ -50,11 +47,11 @@ def _error(status, name):
 STREAM = {"operation": "ConverseStream"}
 FAULTS = (
     Fault("refused", mode="refuse"),
-    Fault("reset_on_connect", mode="reset"),
-    Fault("tls_not_spoken", mode="not_tls"),
+    Fault("reset_on_connect", mode="reset", full_only=True),
+    Fault("tls_not_spoken", mode="not_tls", full_only=True),
     Fault("tls_wrong_certificate", mode="wrong_certificate"),
-    Fault("connect_silent", mode="silent"),
-    Fault("name_lost", nameless=True, harmless=True),
+    Fault("connect_silent", mode="silent", full_only=True),
+    Fault("name_lost", nameless=True, full_only=True),
     Fault("name_unknown_at_start", nameless=True, restart=True),
     Fault("throttle", {"kind": "throttle"}),
     Fault("throttle_retry_after", {"kind": "throttle", "retry_after_s": 1}),
@@ -63,31 +60,32 @@ FAULTS = (
     Fault("stall_before_header", {"kind": "stall_before_header"}),
     Fault("stall_before_content", {"kind": "stall_mid_stream", "after_frames": 1}, **STREAM),
     Fault("reset_before_header", {"kind": "reset"}),
-    Fault("cut_before_content", {"kind": "cut", "after_frames": 1}, **STREAM),
+    Fault("cut_before_content", {"kind": "cut", "after_frames": 1}, full_only=True, **STREAM),
     Fault("exception_first", {"kind": "exception_frame", "after_frames": 0, "name": "throttlingException"}, **STREAM),
     Fault("exception_after_opening",
-          {"kind": "exception_frame", "after_frames": 1, "name": "internalServerException"}, **STREAM),
-    Fault("slow_body", {"kind": "slow_body", "bytes": 200, "interval_ms": 50}, harmless=True),
+          {"kind": "exception_frame", "after_frames": 1, "name": "internalServerException"}, full_only=True,
+          **STREAM),
+    Fault("slow_body", {"kind": "slow_body", "bytes": 200, "interval_ms": 50}),
     Fault("stall_mid_stream", {"kind": "stall_mid_stream", "after_frames": LATER}, exceptions=True, **STREAM),
-    Fault("cut_mid_stream", {"kind": "cut", "after_frames": LATER}, exceptions=True, **STREAM),
+    Fault("cut_mid_stream", {"kind": "cut", "after_frames": LATER}, exceptions=True, full_only=True, **STREAM),
     Fault("end_mid_stream", {"kind": "cut", "after_frames": LATER, "clean": True}, exceptions=True, **STREAM),
     Fault("cut_mid_frame", {"kind": "cut_mid_frame", "after_frames": LATER}, exceptions=True, **STREAM),
     Fault("bad_crc", {"kind": "bad_crc", "frame": LATER}, exceptions=True, **STREAM),
-    Fault("exception_later",
-          {"kind": "exception_frame", "after_frames": LATER, "name": "modelStreamErrorException"}, exceptions=True, **STREAM),
+    Fault("exception_later", {"kind": "exception_frame", "after_frames": LATER, "name": "modelStreamErrorException"},
+          exceptions=True, **STREAM),
     Fault("reset_mid_stream", {"kind": "reset", "after_frames": LATER}, exceptions=True, **STREAM),
 )
 
 
 @dataclass
 class Spell:
-    """A fault and when it was there; `back_at`: when the region served again as before."""
+    """When a fault was there; `quiet_at`: since when nothing else was; `back_at`: when the region served again."""
 
     fault: Fault
+    quiet_at: float
     began_at: float
     ended_at: float
     back_at: float | None = None
-    figures: dict = field(default_factory=dict)
 
 
 class Faults:
@@ -95,36 +93,35 @@ class Faults:
         self.options = options
         self.stand = stand
         self.report = report
-        self.seconds = options.seconds or (3 if options.quick else 30)
+        self.seconds = options.seconds or (2 if options.quick else 30)
+        self.fair_per_s = options.rate / len(REGIONS)
         # Long enough to tell whether there is traffic.
-        self.window_s = 0.4 if options.quick else 1.0
-        self.fair_per_s = RATE / len(REGIONS)
+        self.window_s = max(0.4 if options.quick else 1.0, 7 / self.fair_per_s)
         self.load = None
         self.key = None
         self.spells = []
         self.results = []
 
+    async def press(self):
+        url = self.stand.proxies[0].url
+        self.load = await Pressure.start(url, self.key.secret, rate=self.options.rate, max_tokens=20)
+
     async def calm(self):
         """Starts the load and waits until every region serves its share."""
         if self.load is None:
-            self.load = await Pressure.start(self.stand.proxies[0].url, self.key.secret, rate=RATE, max_tokens=20)
+            await self.press()
         since = time.time()
         for region in REGIONS:
             await self.flowing(region, since)
 
     async def flowing(self, region, since):
         """Waits until a region has its share of what is asked after `since`; gives when that began."""
-        def flows(results):
-            served = sorted(result.at for result in results[-2000:] if result.deployment == region and result.ok
-                            and result.at >= since)
-            return len(served) and timeline.flowing(served, served[-1], self.fair_per_s, self.window_s)
+        def began():
+            served = sorted(r.at for r in self.load.results if r.deployment == region and r.ok and r.at >= since)
+            return timeline.flows_from(served, self.fair_per_s, self.window_s)
 
-        await self.load.seen(flows, f"the return of {region}", RETURN_DEADLINE_S)
-        served = sorted(r.at for r in self.load.results if r.deployment == region and r.ok and r.at >= since)
-        for time_ in served:
-            if bisect_left(served, time_ + self.window_s) - bisect_left(served, time_) >= 0.5 * self.fair_per_s * self.window_s:
-                return time_
-        return served[-1]
+        await self.load.seen(lambda _: began() is not None, f"the return of {region}", RETURN_DEADLINE_S)
+        return began()
 
     async def begin(self, fault):
         stand = self.stand
@@ -134,7 +131,7 @@ class Faults:
             # Stopped and started as an operator does; the state stays.
             await asyncio.to_thread(stand.proxies[0].stop)
             await asyncio.to_thread(stand.proxies[0].start)
-            self.load = await Pressure.start(stand.proxies[0].url, self.key.secret, rate=RATE, max_tokens=20)
+            await self.press()
             await self.load.flows(1)
         elif fault.nameless:
             stand.names.forget(REGION)
@@ -157,25 +154,21 @@ class Faults:
     async def pause(self):
         if self.load is not None:
             self.results += await self.load.stop()
-            self.lag()
+            self.report.figures.setdefault("load", []).append(self.load.summary)
+            self.report.note(f"{self.load.summary['sent']} requests; {self.load.lag}")
             self.load = None
-
-    def lag(self):
-        """A load that falls behind would measure itself."""
-        self.report.figures.setdefault("load", []).append(self.load.summary)
-        share = self.load.summary["cpu_s"] / max(0.1, time.time() - self.load.begun_at)
-        late_ms = self.load.summary["late_p99_s"] * 1000
-        self.report.note(f"the load: {self.load.summary['sent']} requests, {share:.0%} of a core, p99 {late_ms:.1f} ms late")
 
     async def one(self, fault):
         await self.calm()
+        quiet_at = time.time()
+        await self.load.flows(int(self.options.rate * (0.5 if self.options.quick else 5)))
         began_at = time.time()
         await self.begin(fault)
         # How long a fault lasts is what is asked for, not something to wait for.
         await asyncio.sleep(self.seconds)
         ended_at = time.time()
         await self.end(fault)
-        spell = Spell(fault, began_at, ended_at)
+        spell = Spell(fault, quiet_at, began_at, ended_at)
         self.spells.append(spell)
         try:
             spell.back_at = await self.flowing(REGION, ended_at)
@@ -186,7 +179,7 @@ class Faults:
         self.key = await self.stand.key(limit=10**15)
         for fault in chosen:
             await self.one(fault)
-        await self.load.flows(RATE // 4)
+        await self.load.flows(int(self.options.rate) // 4)
         await self.pause()
 
     # Afterwards.
@@ -208,17 +201,18 @@ class Faults:
         fault, report = spell.fault, self.report
         open_then = [r for r in self.results if r.at < spell.began_at - LEEWAY_S and r.ended_at > spell.began_at]
         during = [r for r in self.results if spell.began_at - LEEWAY_S <= r.at < (spell.back_at or spell.ended_at)]
-        before = [r for r in self.results if spell.began_at - 5 <= r.at and r.ended_at < spell.began_at]
+        before = [r for r in self.results if spell.quiet_at <= r.at and r.ended_at < spell.began_at]
         # Requests that were under way when connections were cut may have been answered in part.
         under_way = [r for r in self.results if r.at < spell.began_at + LEEWAY_S and r.ended_at > spell.began_at]
         cut = {id(r) for r in under_way} if fault.cuts else set()
-        excused = [r for r in during + open_then if not r.ok and (fault.exceptions or id(r) in cut) and self.excused(r)]
+        excused = [r for r in during + open_then
+                   if not r.ok and (fault.exceptions or id(r) in cut) and self.excused(r, id(r) in cut)]
         known = {id(r) for r in excused}
         report.none(f"{fault.name}: errors that a client sees",
                     [r.told for r in during + open_then if not r.ok and id(r) not in known])
         use = timeline.use(attempts, REGION, spell.began_at, spell.ended_at, self.fair_per_s, self.window_s)
         if fault.exceptions:
-            report.that(f"{fault.name}: streams end with a modelled exception ({len(excused)} of {use.asked} requests there)",
+            report.that(f"{fault.name}: streams end with a modelled exception ({len(excused)} of {use.asked} there)",
                         bool(excused))
         report.that(f"{fault.name}: the region is used again afterwards", spell.back_at is not None)
         others = [r for r in during if r.ok and r.attempts <= 1 and r.deployment != REGION and r.at < spell.ended_at]
@@ -232,13 +226,17 @@ class Faults:
         }
         stopped = "never" if use.stopped_after_s is None else f"{figures['stopped_after_s']} s"
         report.figure(fault.name, figures, (
-            f"  no longer used after {stopped}, then {use.probes} probes; {use.share:.1%} of {use.requests} requests asked it; "
-            f"back after {back_s} s; p50/p99 before {_pair(before)}, others {_pair(others)}, moved {_pair(moved)} ms"))
+            f"  no longer used after {stopped}, then {use.probes} probes; {use.share:.1%} of {use.requests} requests "
+            f"asked it; back after {back_s} s; p50/p99 before {_pair(before)}, others {_pair(others)}, "
+            f"moved {_pair(moved)} ms"))
 
     @staticmethod
-    def excused(result):
-        """A modelled end of a stream; or a whole answer that had begun: a proper error that is not to be repeated."""
-        return result.verdict == "exception" or (result.verdict == "refused" and result.status == 408)
+    def excused(result, cut):
+        """A modelled end of a stream of the faulty region. Of answers that were `cut` before they were complete, but
+        after they had begun to come, a proper error that tells the client not to ask again."""
+        if result.deployment not in ("", REGION):
+            return False
+        return result.verdict == "exception" or (cut and result.verdict == "refused" and result.status == 408)
 
 
 def _pair(results):
@@ -247,15 +245,18 @@ def _pair(results):
 
 
 async def run(options):
-    report = Report("faults", f"{len(REGIONS)} regions, {RATE} requests/s, half of them streams; {REGION} fails")
-    chosen = [fault for fault in FAULTS if not options.only or fault.name in options.only]
-    # A stall is noticed after a second; quick runs cannot wait for a minute of probation.
-    router = {"timeout": 1, "stream_timeout": 1, "connect_timeout": 1, "num_retries": 2}
+    report = Report("faults", f"{options.rate:.0f} requests/s, half of them streams, to three regions; {REGION} fails")
+    chosen = [fault for fault in FAULTS if fault.name in options.only] if options.only else [
+        fault for fault in FAULTS if not (options.quick and fault.full_only)]
+    # A stall is noticed after a second, or later where a loaded machine may be as slow; quick runs cannot wait for a
+    # minute of probation.
+    patience_s = 2 if options.quick else 1
+    router = {"timeout": patience_s, "stream_timeout": patience_s, "connect_timeout": 1, "num_retries": 2}
     if options.quick:
         router |= {"cooldown_time": 0.5, "cooldown_time_max": 1}
     stand = await Regions.open(
         options, router=router, rule={"frames": FRAMES, "frame_rate_hz": FRAME_RATE_HZ, "delay_ms": 20},
-        upstream_idle_timeout=1, drain_timeout=5)
+        upstream_idle_timeout=patience_s, drain_timeout=5)
     try:
         faults = Faults(options, stand, report)
         try:

@@ -3,9 +3,9 @@ what a network does on its bad days.
 
     python3 forwarder.py '{"upstreams": [9001, 9002], "certificate": "server.pem", "wrong_certificate": "other.pem"}'
 
-The first line on stdout names the ports. Then each line on stdin is `{"region": 0, "mode": "refuse"}`; it is answered by a
-line when the mode is in force. A new mode other than `pass` first resets every connection of the region, because one that
-is kept would know nothing of it. Ends when stdin ends.
+The first line on stdout names the ports. Then each line on stdin is `{"region": 0, "mode": "refuse"}`; it is answered
+by a line when the mode is in force. A new mode other than `pass` first resets every connection of the region, because
+one that is kept would know nothing of it. Ends when stdin ends.
 """
 
 import asyncio

@@ -3,9 +3,9 @@
     python3 load.py '{"url": "http://127.0.0.1:4000", "key": "sk-…", "rate": 200, "mix": {"converse": 1}}'
 
 Open loop with `rate` (requests per second, sent when they are due, whatever became of those before), closed loop with
-`workers`. Each request that ended is a JSON line on stdout (`Result` of pressure.py); the last line is a summary that says
-how late requests were sent, so that a load that fell behind is seen. A line on stdin, or its end, stops it: what is open
-is waited for. Nothing is ever sent twice, so what a client of another make would repeat is seen here.
+`workers`. Each request that ended is a JSON line on stdout (`Result` of pressure.py); the last line is a summary that
+says how late requests were sent, so that a load that fell behind is seen. A line on stdin, or its end, stops it: what
+is open is waited for. Nothing is ever sent twice, so what a client of another make would repeat is seen here.
 """
 
 import asyncio
@@ -155,10 +155,10 @@ class Load:
                 used_before = connection.exchanges
                 connection.begin(exchange, data)
                 await exchange.done
-        except OSError as error:
-            trouble = "unreachable" if connection is None else f"{type(error).__name__}"
         except TimeoutError:
             trouble = "hang"
+        except OSError:
+            trouble = "unreachable" if connection is None else "reset"
         if connection is not None:
             reusable = exchange.answer.reusable and not trouble and connection.open
             connection.end(reusable)

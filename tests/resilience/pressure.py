@@ -21,8 +21,8 @@ class Result:
     took: float
     header: float | None
     content: float | None
-    # `ok`; `exception` (a modelled frame at the end); everything else is a failure: `refused` (a whole answer with another
-    # status), `silent`, `cut`, `closed`, `reset`, `hang`, `unreachable`, `damaged`, `unmodelled`.
+    # `ok`; `exception` (a modelled frame at the end); everything else is a failure: `refused` (a whole answer with
+    # another status), `silent`, `cut`, `closed`, `reset`, `hang`, `unreachable`, `damaged`, `unmodelled`.
     verdict: str
     status: int
     exception: str
@@ -52,7 +52,8 @@ class Result:
         """A short text for lists of failures."""
         what = " ".join(str(part) for part in (self.status or "", self.error_type, self.exception) if part)
         kind = "stream" if self.streamed else "whole"
-        return f"{kind} {self.verdict} {what} of {self.deployment or '-'} ({self.call_id or '-'})"
+        where = f"of {self.deployment}" if self.deployment else f"on a connection used {self.used_before} times before"
+        return " ".join(part for part in (kind, self.verdict, what, where, f"({self.call_id or 'no call id'})") if part)
 
 
 class Pressure:
@@ -60,7 +61,7 @@ class Pressure:
 
     def __init__(self, process, begun_at):
         self.process = process
-        self.begun_at = begun_at
+        self.begun_at, self.ended_at = begun_at, None
         self.results = []
         self.summary = None
         self._reading = asyncio.create_task(self._read())
@@ -77,7 +78,7 @@ class Pressure:
         async for line in self.process.stdout:
             row = json.loads(line)
             if "summary" in row:
-                self.summary = row["summary"]
+                self.summary, self.ended_at = row["summary"], time.time()
             else:
                 self.results.append(Result(**row))
 
@@ -96,6 +97,13 @@ class Pressure:
         if self.summary is None:
             raise AssertionError("the load broke off; its error is above")
         return self.results
+
+    @property
+    def lag(self):
+        """How far the load fell behind: one that does so measures itself."""
+        share = self.summary["cpu_s"] / max(0.1, self.ended_at - self.begun_at)
+        late = "/".join(f"{self.summary[name] * 1000:.1f}" for name in ("late_p50_s", "late_p99_s"))
+        return f"the load took {share:.0%} of a core and was p50/p99 {late} ms late"
 
     async def close(self):
         """Ends the load at once, if it still runs."""

@@ -1,5 +1,5 @@
-"""Three regions: a simulator each, with a name, TLS and a network that can fail in between, and one model name that all of
-them serve. Names are those of a hosts file that only the proxy sees, by libnss-wrapper."""
+"""Three regions: a simulator each, with a name, TLS and a network that can fail in between, and one model name that all
+of them serve. Names are those of a hosts file that only the proxy sees, by libnss-wrapper."""
 
 import asyncio
 import json
@@ -127,7 +127,7 @@ def deployment(model_name, model_id, region, endpoint, id):
 
 
 class Gateway(Proxy):
-    """A proxy with a configuration that may change, on a port that it keeps, so that another process can take it over."""
+    """A proxy with a configuration that may change, on a port that it keeps: another process can take it over."""
 
     def __init__(self, name, directory, binary, simulator, redis_port=None, settings=None, models=None, router=None,
                  environment=None):
@@ -204,7 +204,9 @@ class Regions(Stand):
         simulators = []
         try:
             for number, region in enumerate(REGIONS):
-                simulators.append(Simulator(directory / region, program, "--seed", str(number + 1)))
+                # Seeds that differ only in what request numbers differ in would make the same ids.
+                simulators.append(Simulator(directory / region, program, "--seed", str(number + 1 << 40)))
+                simulators[-1].name = region
         except BaseException:
             for simulator in simulators:
                 simulator.stop()

@@ -50,16 +50,21 @@ def arguments():
     parser.add_argument("--directory", type=Path, help="where the processes keep their files")
     parser.add_argument("--store", choices=("embedded", "redis"), help="only with this store")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
-    parser.add_argument("--rest", type=float, default=120, metavar="SECONDS", help="how long to wait for rest at the end")
+    parser.add_argument("--rest", type=float, default=120, metavar="SECONDS",
+                        help="how long to wait for rest at the end")
     parser.add_argument("--only", nargs="+", choices=[fault.name for fault in faults.FAULTS], metavar="FAULT",
                         help="faults: only these")
-    parser.add_argument("--seconds", type=float, help="faults: how long each lasts (default 30, quick 3)")
+    parser.add_argument("--seconds", type=float, help="faults: how long each lasts (default 30, quick 2)")
+    parser.add_argument("--rate", type=float, metavar="PER_SECOND",
+                        help="requests a second (default 200; quick 50: debug binaries on two cores)")
     parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.rate = options.rate or (50 if options.quick else 200)
+    return options
 
 
 def run(name, options):
-    """The failures and the figures of a scenario. One that breaks off has failed, and the next one runs all the same."""
+    """The failures and the figures of a scenario. One that breaks off has failed; the next one runs all the same."""
     begun = time.monotonic()
     try:
         report = asyncio.run(SCENARIOS[name](options))
@@ -86,7 +91,9 @@ def end(processes):
 
 def main():
     options = arguments()
-    # Whoever ends this ends what it started: asyncio turns SIGINT into a cancellation.
+    # Whoever ends this ends what it started: asyncio turns SIGINT into a cancellation. A shell that starts this in the
+    # background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     keep = options.directory is not None
     options.directory = Path(tempfile.mkdtemp(prefix="resilience-tests-", dir=options.directory))
@@ -102,7 +109,8 @@ def main():
     for what in failed:
         print(f"FAILED {what}")
     if options.json:
-        options.json.write_text(json.dumps({"quick": options.quick, "failed": failed, "figures": figures}, indent=1) + "\n")
+        told = {"quick": options.quick, "rate": options.rate, "failed": failed, "figures": figures}
+        options.json.write_text(json.dumps(told, indent=1) + "\n")
     if failed or keep:
         print(f"what the processes said: {options.directory}")
     else:

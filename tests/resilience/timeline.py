@@ -44,7 +44,7 @@ class Use:
 
 
 def use(all_attempts, region, begin, end, fair_per_s, window_s):
-    """The traffic has stopped after an attempt when less than a tenth of the fair share followed within `window_s`."""
+    """The traffic has stopped where less than a tenth of the fair share followed within `window_s`."""
     inside = [attempt for attempt in all_attempts if begin <= attempt.at < end]
     times = sorted(attempt.at for attempt in inside if attempt.region == region)
     requests = len({attempt.at for attempt in inside})
@@ -55,14 +55,18 @@ def use(all_attempts, region, begin, end, fair_per_s, window_s):
     for index, time in enumerate(times):
         if time + window_s > end:
             break
-        if bisect_left(times, time + window_s) - index - 1 < bound:
-            stopped = index
+        following = bisect_left(times, time + window_s) - index - 1
+        if following < bound:
+            stopped = index + following
             break
     if stopped is None:
         return Use(requests, len(times), None, 0)
     return Use(requests, len(times), times[stopped] - begin, len(times) - stopped - 1)
 
 
-def flowing(times, now, fair_per_s, window_s):
-    """Whether at least half of the fair share came within the window before `now`; `times` ascending."""
-    return len(times) - bisect_left(times, now - window_s) >= 0.5 * fair_per_s * window_s
+def flows_from(times, fair_per_s, window_s):
+    """The first of the ascending `times` that at least half of the fair share follows within the window; or None."""
+    for index, time in enumerate(times):
+        if bisect_left(times, time + window_s) - index >= 0.5 * fair_per_s * window_s:
+            return time
+    return None

@@ -1,5 +1,5 @@
 """What comes back from a proxy, read strictly: HTTP/1.1 answers and event-stream frames, fed piece by piece. Knows no
-sockets and no clock. The frame reader is written anew, so that it cannot share a mistake with the proxy or the simulator."""
+sockets and no clock. The frame reader is written anew: it cannot share a mistake with the proxy or the simulator."""
 
 import zlib
 from dataclasses import dataclass, field

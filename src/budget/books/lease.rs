@@ -14,8 +14,8 @@ use crate::types::money::NanoUsd;
 pub const EXPIRED_KEPT_MS: u64 = 7 * 86_400_000;
 
 /// Money set aside.
-#[derive(Debug)]
-pub(super) struct Open {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
     pub(super) amount: NanoUsd,
     pub(super) expires_at_ms: u64,
     pub(super) held: Vec<Held>,
@@ -24,7 +24,7 @@ pub(super) struct Open {
 }
 
 /// What a lease counts on a throttle.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ticket {
     pub(super) account: AccountId,
     pub(super) bucket: u64,

@@ -17,8 +17,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::{Deserialize, Serialize};
+
 use self::account::{Account, Accounts, held};
-use self::lease::{Expired, Leases, Open, Ticket};
+use self::lease::{Expired, Leases, Ticket};
 use self::window::{Window, counted};
 use super::command::{AccountId, Applied, Balance, Charge, Denial, LeaseId, NodeId, Op, Reserve, Reserved, Throttle};
 use super::entry::{Entry, EntryKind, Row};
@@ -28,6 +30,8 @@ pub mod account;
 pub mod lease;
 pub mod rollup;
 pub mod window;
+
+pub use self::lease::Open;
 
 /// How long a closed lease is remembered, so that a `Reserve` that was delayed on its way is refused.
 pub const CLOSED_KEPT_MS: u64 = 15 * 60_000;
@@ -56,7 +60,7 @@ impl Default for Books {
 }
 
 /// Leases open now, and leases that expired since the books were begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LeaseCounts {
     pub open: u64,
     pub expired_total: u64,
@@ -70,6 +74,8 @@ pub struct Saved {
     pub expired: Vec<(LeaseId, Expired)>,
     pub windows: Vec<(AccountId, Window)>,
     pub expired_total: u64,
+    /// Of a process that lives on and has handed its books over; else none.
+    pub open: Vec<(LeaseId, Open)>,
 }
 
 /// What changed since the last [`Books::take_changes`]; `None` is to be deleted.
@@ -113,13 +119,25 @@ impl Books {
         }
     }
 
-    /// Takes up what an earlier process saved. No lease is open.
+    /// Takes up what an earlier process saved. No lease is open but those that it handed over.
     pub fn restore(&mut self, saved: Saved) {
         self.accounts.restore(saved.accounts);
         self.nodes.extend(saved.nodes);
         self.leases.restore(saved.expired);
         self.windows.extend(saved.windows.into_iter().map(|(id, window)| (id, window.without_leases())));
         self.expired_total = saved.expired_total;
+        for (id, lease) in saved.open {
+            self.accounts.hold(&lease.held, lease.amount);
+            for ticket in &lease.tickets {
+                self.windows.entry(ticket.account.clone()).or_default().parallel += 1;
+            }
+            self.leases.open(id, lease);
+        }
+    }
+
+    /// Leases that are open now, for whoever takes the books over.
+    pub fn open_leases(&self) -> impl Iterator<Item = (&LeaseId, &Open)> {
+        self.leases.open.iter()
     }
 
     /// Sets money aside on all accounts of `request`, or on none.

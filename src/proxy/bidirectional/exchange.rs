@@ -20,7 +20,6 @@ use tokio::task::JoinSet;
 use super::resign::Resigner;
 use crate::proxy::context::RequestContext;
 use crate::proxy::delivery::{Delivery, Expected, Heard};
-use crate::proxy::shared::is_overdue;
 use crate::proxy::{Gateway, failover, respond};
 
 /// Signed frames on their way to the upstream.
@@ -125,9 +124,7 @@ impl<'a> Exchange<'a> {
                     }
                 }
                 Event::Client(Err(error)) => {
-                    if is_overdue(&error) {
-                        self.delivery.break_off(self.client).await?;
-                    }
+                    self.delivery.break_off(self.client, &error).await?;
                     return Err(error);
                 }
             }

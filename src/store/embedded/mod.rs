@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redb::backends::FileBackend;
@@ -30,16 +31,23 @@ use crate::budget::entry::Rollup;
 use crate::types::money::NanoUsd;
 
 pub use self::clock::Clock;
+pub use self::movable::Movable;
 
+mod client;
 mod clock;
 mod documents;
+mod movable;
+mod serve;
 mod spend_log;
 mod tables;
+mod wire;
 mod writer;
 
 /// How long a closed lease is remembered. Commands come from this process alone and cannot be delayed for long, and at
 /// thousands of requests a second the usual quarter of an hour would be a million leases.
 const CLOSED_KEPT_MS: u64 = 60_000;
+/// How often a file that is left is looked at until nobody reads it any more.
+const LEAVING_POLL: Duration = Duration::from_millis(1);
 /// Pages of the file that are kept in memory, bytes.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -113,11 +121,12 @@ impl Embedded {
 
     fn begin(database: Database, path: &Path, clock: Clock) -> Result<Self, OpenError> {
         let failed = |why: String| OpenError::Failed { path: path.to_owned(), why };
-        let epoch = tables::prepare(&database)
+        let prepared = tables::prepare(&database)
             .map_err(|error| failed(error.to_string()))?
             .map_err(|found| OpenError::Version { path: path.to_owned(), found })?;
+        let epoch = prepared.epoch;
         let mut books = Books::new(CLOSED_KEPT_MS);
-        books.restore(tables::load(&database).map_err(|error| failed(error.to_string()))?);
+        books.restore(tables::load(&database, prepared).map_err(|error| failed(error.to_string()))?);
         let shared = Arc::new(Shared {
             database,
             clock,
@@ -132,6 +141,37 @@ impl Embedded {
             .spawn(move || writer::run(&of_writer, &waiting))
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self { shared, work: Some(work), writer: Some(writer) })
+    }
+
+    /// Writes everything, open leases too, and closes the file: the next process to open it goes on where this one
+    /// stopped. Blocks; nobody else may use the store any more.
+    ///
+    /// # Errors
+    /// When it cannot be written; the file is closed all the same.
+    fn leave(mut self) -> Result<(), StoreError> {
+        self.end();
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        let left = shared
+            .check()
+            .and_then(|()| shared.with_books(|books, _| tables::leave(&shared.database, books.open_leases())));
+        let waiting = Arc::downgrade(&shared);
+        drop(shared);
+        // A read whose caller has gone away may still be under way.
+        while waiting.strong_count() > 0 {
+            thread::park_timeout(LEAVING_POLL);
+        }
+        left
+    }
+
+    /// Ends the writer, which saves what is left.
+    fn end(&mut self) {
+        drop(self.work.take());
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            log::error!("the thread that writes the store panicked");
+        }
     }
 
     /// Gives work to the writer and waits for its answer.
@@ -175,12 +215,7 @@ fn open_private(path: &Path) -> io::Result<File> {
 impl Drop for Embedded {
     /// Waits until everything is written, so that the file can be opened again at once.
     fn drop(&mut self) {
-        drop(self.work.take());
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            log::error!("the thread that writes the store panicked");
-        }
+        self.end();
     }
 }
 

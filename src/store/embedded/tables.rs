@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::budget::books::rollup::{Sums, tally};
-use crate::budget::books::{Changes, Saved};
+use crate::budget::books::{Changes, Open, Saved};
 use crate::budget::command::{AccountId, LeaseId, NodeId};
 use crate::store::StoreError;
 
@@ -38,19 +38,32 @@ const EXPIRED: TableDefinition<&str, &[u8]> = TableDefinition::new("expired_leas
 const WINDOWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rate_windows");
 /// The last number applied of each node.
 const NODES: TableDefinition<&str, u64> = TableDefinition::new("nodes");
+/// Leases that were open when their process handed the file over and lived on.
+const OPEN: TableDefinition<&str, &[u8]> = TableDefinition::new("open_leases");
+/// The epoch that they are meant for: whoever opens the file later finds them settled.
+const OPEN_FOR: &str = "open_leases_for_epoch";
 
 /// What a failure of the file means for the caller.
 pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     StoreError::Failed(error.into().to_string())
 }
 
+/// What a file is opened with.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) epoch: u64,
+    /// Leases that the process before has handed over, by id, as JSON.
+    open: Vec<(String, Vec<u8>)>,
+}
+
 /// Makes all tables, so that reading need not ask whether one is there, and begins a new epoch.
 ///
 /// # Errors
 /// When the file cannot be written; `Ok(Err(version))` when it is of another schema version.
-pub(super) fn prepare(database: &Database) -> Result<Result<u64, u64>, redb::Error> {
+pub(super) fn prepare(database: &Database) -> Result<Result<Prepared, u64>, redb::Error> {
     let transaction = database.begin_write()?;
     let epoch;
+    let mut open = Vec::new();
     {
         let mut meta = transaction.open_table(META)?;
         let version = meta.get(SCHEMA)?.map(|version| version.value());
@@ -69,9 +82,30 @@ pub(super) fn prepare(database: &Database) -> Result<Result<u64, u64>, redb::Err
         transaction.open_table(EXPIRED)?;
         transaction.open_table(WINDOWS)?;
         transaction.open_table(NODES)?;
+        let meant = meta.get(OPEN_FOR)?.is_some_and(|meant| meant.value() == epoch);
+        let mut leases = transaction.open_table(OPEN)?;
+        for (id, lease) in leases.extract_if(|_, _| true)?.flatten() {
+            open.push((id.value().to_owned(), lease.value().to_vec()));
+        }
+        open.retain(|_| meant);
     }
     transaction.commit()?;
-    Ok(Ok(epoch))
+    Ok(Ok(Prepared { epoch, open }))
+}
+
+/// Leaves open leases to the process that opens the file next.
+pub(super) fn leave<'a>(
+    database: &Database,
+    open: impl Iterator<Item = (&'a LeaseId, &'a Open)>,
+) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(failed)?;
+    {
+        let mut meta = transaction.open_table(META).map_err(failed)?;
+        let epoch = meta.get(EPOCH).map_err(failed)?.map_or(0, |epoch| epoch.value());
+        meta.insert(OPEN_FOR, epoch + 1).map_err(failed)?;
+    }
+    write_all(&transaction, OPEN, open.map(|(id, lease)| (id.as_str(), Some(lease))))?;
+    transaction.commit().map_err(failed)
 }
 
 /// Counts a number of [`META`] on by `steps` and gives it.
@@ -82,7 +116,7 @@ pub(super) fn next(meta: &mut redb::Table<'_, &str, u64>, name: &str, steps: u64
 }
 
 /// Reads everything of the books.
-pub(super) fn load(database: &Database) -> Result<Saved, StoreError> {
+pub(super) fn load(database: &Database, prepared: Prepared) -> Result<Saved, StoreError> {
     let transaction = database.begin_read().map_err(failed)?;
     let nodes = transaction.open_table(NODES).map_err(failed)?;
     let meta = transaction.open_table(META).map_err(failed)?;
@@ -96,7 +130,18 @@ pub(super) fn load(database: &Database) -> Result<Saved, StoreError> {
             .map(|item| item.map(|(node, last)| (NodeId::new(node.value()), last.value())).map_err(failed))
             .collect::<Result<_, _>>()?,
         expired_total: meta.get(EXPIRED_TOTAL).map_err(failed)?.map_or(0, |total| total.value()),
+        open: prepared
+            .open
+            .into_iter()
+            .map(|(id, json)| read_one(&id, &json, LeaseId::new))
+            .collect::<Result<_, _>>()?,
     })
+}
+
+fn read_one<Id, T: DeserializeOwned>(key: &str, json: &[u8], id: impl Fn(String) -> Id) -> Result<(Id, T), StoreError> {
+    let value = serde_json::from_slice(json)
+        .map_err(|error| StoreError::Failed(format!("what is kept of `{key}` cannot be read: {error}")))?;
+    Ok((id(key.to_owned()), value))
 }
 
 fn read_all<Id, T: DeserializeOwned>(
@@ -105,10 +150,7 @@ fn read_all<Id, T: DeserializeOwned>(
 ) -> Result<Vec<(Id, T)>, StoreError> {
     let read = |item: Result<(redb::AccessGuard<'_, &str>, redb::AccessGuard<'_, &[u8]>), redb::StorageError>| {
         let (key, value) = item.map_err(failed)?;
-        let value = serde_json::from_slice(value.value()).map_err(|error| {
-            StoreError::Failed(format!("what is kept of `{}` cannot be read: {error}", key.value()))
-        })?;
-        Ok((id(key.value().to_owned()), value))
+        read_one(key.value(), value.value(), &id)
     };
     table.iter().map_err(failed)?.map(read).collect()
 }

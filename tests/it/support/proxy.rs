@@ -209,6 +209,10 @@ impl Proxy {
         assert_eq!(answer.status, 200, "the proxy no longer serves: {answer:?}\n{}", self.stderr());
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }

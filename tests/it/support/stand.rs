@@ -135,9 +135,13 @@ pub struct Stand {
 
 impl Stand {
     fn run(&self, number: usize) -> Proxy {
+        self.run_with(number, Vec::new())
+    }
+
+    fn run_with(&self, number: usize, arguments: Vec<&str>) -> Proxy {
         let mut variables = self.variables.clone();
         variables.push(("DHEERA_AI_STORE_PATH", self.stores[number].path().to_owned()));
-        Proxy::start(Start { config: Some(&self.config), variables, ..Start::default() })
+        Proxy::start(Start { config: Some(&self.config), variables, arguments, ..Start::default() })
     }
 
     /// Another value of a variable, for proxies that start from now on.
@@ -145,6 +149,22 @@ impl Stand {
         for (_, old) in self.variables.iter_mut().filter(|(known, _)| *known == name) {
             value.clone_into(old);
         }
+    }
+
+    /// Has another process succeed a proxy, and gives the old one, which finishes what it has begun.
+    pub fn succeed(&mut self, number: usize) -> Proxy {
+        let next = self.run_with(number, vec!["--upgrade"]);
+        std::mem::replace(&mut self.proxies[number], next)
+    }
+
+    /// Where a proxy keeps its state.
+    pub fn state(&self, number: usize) -> &std::path::Path {
+        &self.stores[number].0
+    }
+
+    /// The configuration of the proxies.
+    pub fn config(&self) -> &str {
+        &self.config
     }
 
     pub fn proxy(&self) -> &Proxy {
@@ -163,6 +183,11 @@ impl Stand {
         self.proxies[number].signal(Signal::SIGTERM);
         let status = self.proxies[number].ended().await;
         assert!(status.success(), "{status}: {}", self.proxies[number].stderr());
+        self.proxies[number] = self.run(number);
+    }
+
+    /// Starts a proxy that has ended again.
+    pub fn start_again(&mut self, number: usize) {
         self.proxies[number] = self.run(number);
     }
 

@@ -256,6 +256,7 @@ impl World {
             expired: self.saved.expired.clone().into_iter().collect(),
             windows: self.saved.windows.clone().into_iter().collect(),
             expired_total: self.saved.expired_total,
+            open: Vec::new(),
         });
         self.oracle.restart();
     }

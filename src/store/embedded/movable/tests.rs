@@ -1,0 +1,184 @@
+//! A store that changes hands while it is used: both processes are of this test, with a `Movable` each.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::budget::command::{Scope, Throttle};
+use crate::budget::entry::Row;
+use crate::store::Expect;
+
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("dheera-ai-movable-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        Self(directory)
+    }
+
+    async fn open(&self) -> Arc<Movable> {
+        let store = Arc::new(Movable::open(&self.0.join("store.redb")).unwrap());
+        store.serve().await.unwrap();
+        store
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn account() -> AccountId {
+    AccountId::new("key")
+}
+
+fn charges() -> Vec<Charge> {
+    vec![Charge { account: account(), scope: Scope::Key, limit: Some(NanoUsd(1_000)), forget_at_ms: None }]
+}
+
+fn ask(id: &str, amount: u64) -> Reserve {
+    Reserve {
+        lease: LeaseId::new(id),
+        amount: NanoUsd(amount),
+        tokens: 0,
+        ttl_ms: 60_000,
+        charges: charges(),
+        throttles: vec![Throttle {
+            account: AccountId::new("rate"),
+            scope: Scope::Key,
+            rpm: None,
+            tpm: None,
+            parallel: Some(2),
+        }],
+        row: Row { request_id: id.to_owned(), ..Row::default() },
+    }
+}
+
+fn spend(id: &str, cost: u64) -> Op {
+    Op::Spend {
+        lease: Some(LeaseId::new(id)),
+        close: true,
+        cost: NanoUsd(cost),
+        tokens: 0,
+        charges: charges(),
+        row: Row { request_id: id.to_owned(), ..Row::default() },
+    }
+}
+
+async fn balance(store: &Movable) -> (u64, u64) {
+    let balance = store.balances(&[account()]).await.unwrap()[0];
+    (balance.spent.0, balance.reserved.0)
+}
+
+fn granted(answer: &Result<Reserved, StoreError>) -> bool {
+    matches!(answer, Ok(Reserved::Granted { .. }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_and_limits_move_with_the_store_and_old_processes_settle_in_the_new_one() {
+    let place = Place::new("leases");
+    let old = place.open().await;
+    assert!(granted(&old.reserve(&ask("stream", 600)).await));
+    old.release().await.unwrap();
+    let new = place.open().await;
+    assert_eq!(balance(&new).await, (0, 600), "what is set aside stays set aside");
+    assert_eq!(balance(&old).await, (0, 600), "the old process asks the new one");
+    assert!(matches!(new.reserve(&ask("too much", 500)).await, Ok(Reserved::Denied(_))));
+    assert!(granted(&old.reserve(&ask("fits", 400)).await));
+    assert!(matches!(new.reserve(&ask("a third", 0)).await, Ok(Reserved::Denied(_))), "two run at once already");
+    let node = NodeId::new("old");
+    assert_eq!(old.apply(&node, 1, &[spend("stream", 70), spend("fits", 30)]).await.unwrap(), Applied { last: 2 });
+    assert_eq!(old.apply(&node, 1, &[spend("stream", 70), spend("fits", 30)]).await.unwrap(), Applied { last: 2 });
+    assert_eq!(balance(&new).await, (100, 0));
+    assert_eq!(new.lease_counts().await.unwrap().open, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_nobody_takes_over_goes_back_with_its_leases() {
+    let place = Place::new("back");
+    let old = place.open().await;
+    assert!(granted(&old.reserve(&ask("stream", 600)).await));
+    old.release().await.unwrap();
+    let waiting = tokio::spawn({
+        let old = Arc::clone(&old);
+        async move { balance(&old).await }
+    });
+    old.take_back().await.unwrap();
+    assert_eq!(waiting.await.unwrap(), (0, 600), "who asked meanwhile is answered");
+    assert_eq!(old.lease_counts().await.unwrap().open, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_that_were_handed_over_are_not_taken_for_open_by_later_processes() {
+    let place = Place::new("later");
+    let old = place.open().await;
+    assert!(granted(&old.reserve(&ask("stream", 600)).await));
+    old.release().await.unwrap();
+    let new = place.open().await;
+    assert_eq!(new.lease_counts().await.unwrap().open, 1);
+    new.server.lock().await.take().unwrap().stop().await;
+    drop(new);
+    let later = place.open().await;
+    assert_eq!(later.lease_counts().await.unwrap().open, 0, "a restart has no calls under way");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_of_a_chain_of_processes_are_applied_once_each_however_often_the_store_moves() {
+    const COMMANDS: u64 = 200;
+    let place = Place::new("chain");
+    let first = place.open().await;
+    let sent = Arc::new(AtomicU64::new(0));
+    let sending = tokio::spawn({
+        let (store, sent) = (Arc::clone(&first), Arc::clone(&sent));
+        async move {
+            let node = NodeId::new("first");
+            for number in 1..=COMMANDS {
+                let id = format!("call-{number}");
+                assert!(granted(&store.reserve(&ask(&id, 1)).await), "{number}");
+                assert_eq!(store.apply(&node, number, &[spend(&id, 1)]).await.unwrap(), Applied { last: number });
+                sent.store(number, Ordering::Relaxed);
+            }
+        }
+    });
+    let mut owner = Arc::clone(&first);
+    let mut chain = Vec::new();
+    while sent.load(Ordering::Relaxed) < COMMANDS - 20 {
+        let before = sent.load(Ordering::Relaxed);
+        owner.release().await.unwrap();
+        chain.push(std::mem::replace(&mut owner, place.open().await));
+        while sent.load(Ordering::Relaxed) == before {
+            tokio::task::yield_now().await;
+        }
+    }
+    sending.await.unwrap();
+    assert!(chain.len() > 1, "the store moved {} times", chain.len());
+    for store in chain.iter().chain([&owner]) {
+        assert_eq!(balance(store).await, (COMMANDS, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_are_found_and_changed_through_another_process() {
+    let place = Place::new("documents");
+    let old = place.open().await;
+    let change = |expect| [Change { kind: Kind::Key, id: "a".to_owned(), expect, json: Some("{}".to_owned()) }];
+    old.commit(&change(Expect::Nothing)).await.unwrap();
+    let seen = old.changes(None).await.unwrap();
+    old.release().await.unwrap();
+    let new = place.open().await;
+    assert!(old.changes(Some(&seen.cursor)).await.unwrap().lost, "everything may be stale");
+    assert_eq!(old.commit(&change(Expect::Nothing)).await, Err(CommitError::Conflict(0)));
+    let document = old.get(Kind::Key, "a").await.unwrap().unwrap();
+    old.commit(&change(Expect::Version(document.version))).await.unwrap();
+    assert_eq!(new.list(Kind::Key, None, 10).await.unwrap(), old.list(Kind::Key, None, 10).await.unwrap());
+    assert!(new.get(Kind::Key, "a").await.unwrap().unwrap().version > document.version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_socket_is_for_the_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new("socket");
+    let _store = place.open().await;
+    assert_eq!(std::fs::metadata(place.0.join(SOCKET)).unwrap().permissions().mode() & 0o777, 0o600);
+}
