@@ -20,7 +20,7 @@ RETURN_DEADLINE_S = 180
 
 @dataclass
 class Fault:
-    """One way to fail: a rule of the simulator, for all operations or one; a mode of the network; a name that is gone."""
+    """One way to fail: a rule of the simulator, for all operations or one; a mode of the network; a name gone."""
 
     name: str
     rule: dict | None = None
@@ -197,14 +197,19 @@ class Faults:
         self.report.figure("all", {"requests": len(self.results), "seconds": round(last - first)},
                            f"in all: {len(self.results)} requests, {verdicts(self.results)}")
 
+    def cut(self):
+        """Requests that were under way when connections were cut: they may have been answered in part."""
+        moments = [spell.began_at for spell in self.spells if spell.fault.cuts]
+        return {id(r) for r in self.results if any(r.at < at + LEEWAY_S and r.ended_at > at for at in moments)}
+
     def judge_one(self, spell, attempts):
         fault, report = spell.fault, self.report
-        open_then = [r for r in self.results if r.at < spell.began_at - LEEWAY_S and r.ended_at > spell.began_at]
+        # What began before it was quiet belongs to the fault before.
+        open_then = [r for r in self.results
+                     if spell.quiet_at <= r.at < spell.began_at - LEEWAY_S and r.ended_at > spell.began_at]
         during = [r for r in self.results if spell.began_at - LEEWAY_S <= r.at < (spell.back_at or spell.ended_at)]
         before = [r for r in self.results if spell.quiet_at <= r.at and r.ended_at < spell.began_at]
-        # Requests that were under way when connections were cut may have been answered in part.
-        under_way = [r for r in self.results if r.at < spell.began_at + LEEWAY_S and r.ended_at > spell.began_at]
-        cut = {id(r) for r in under_way} if fault.cuts else set()
+        cut = self.cut()
         excused = [r for r in during + open_then
                    if not r.ok and (fault.exceptions or id(r) in cut) and self.excused(r, id(r) in cut)]
         known = {id(r) for r in excused}
@@ -250,7 +255,7 @@ async def run(options):
         fault for fault in FAULTS if not (options.quick and fault.full_only)]
     # A stall is noticed after a second, or later where a loaded machine may be as slow; quick runs cannot wait for a
     # minute of probation.
-    patience_s = 2 if options.quick else 1
+    patience_s = 3 if options.quick else 1
     router = {"timeout": patience_s, "stream_timeout": patience_s, "connect_timeout": 1, "num_retries": 2}
     if options.quick:
         router |= {"cooldown_time": 0.5, "cooldown_time_max": 1}

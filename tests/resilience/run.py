@@ -56,10 +56,10 @@ def arguments():
                         help="faults: only these")
     parser.add_argument("--seconds", type=float, help="faults: how long each lasts (default 30, quick 2)")
     parser.add_argument("--rate", type=float, metavar="PER_SECOND",
-                        help="requests a second (default 200; quick 50: debug binaries on two cores)")
+                        help="requests a second (default 200; quick 30: debug binaries on two cores)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    options.rate = options.rate or (50 if options.quick else 200)
+    options.rate = options.rate or (30 if options.quick else 200)
     return options
 
 
