@@ -91,7 +91,7 @@ pub enum Billing {
     /// A stream when it ends, and of its output only the share that left, by bytes. Everything else in full.
     Delivered,
     /// In full when the request has arrived, even if nobody waits for the answer or a fault takes its place; but not
-    /// when the answer is an error status.
+    /// when the answer is an error status or begins with an exception.
     Arrived,
 }
 
@@ -277,9 +277,15 @@ impl Rule {
 }
 
 impl Fault {
-    /// Whether the answer is an error status, so that nothing is generated.
-    pub fn refuses(&self) -> bool {
-        matches!(self, Self::Throttle { .. } | Self::Error { .. })
+    /// Whether nothing is generated, and so nothing billed: the answer is an error status, or begins with an exception.
+    pub fn generates_nothing(&self) -> bool {
+        matches!(
+            self,
+            Self::Throttle { .. }
+                | Self::Error { .. }
+                | Self::ExceptionFrame { after_frames: Some(0), .. }
+                | Self::ErrorFrame { after_frames: Some(0), .. }
+        )
     }
 
     /// The word for records.

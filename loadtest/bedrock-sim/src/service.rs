@@ -249,7 +249,8 @@ impl Arrival {
                 token_headers: finding.effect.token_headers.unwrap_or(self.shared.options.token_headers),
             })
         };
-        let on_arrival = finding.effect.bill == Some(Billing::Arrived) && !fault.as_ref().is_some_and(Fault::refuses);
+        let on_arrival =
+            finding.effect.bill == Some(Billing::Arrived) && !fault.as_ref().is_some_and(Fault::generates_nothing);
         let early = on_arrival.then(|| {
             let (answer, bill) = make(&finding);
             if let Some(bill) = bill {
@@ -339,12 +340,8 @@ impl Arrival {
         };
         let mut body = Playback::new(steps, announced, Arc::clone(&self.link), Arc::clone(&progress))
             .counted(finding.in_flight.take());
-        let nothing_generated = matches!(
-            fault,
-            Some(Fault::ExceptionFrame { after_frames: Some(0), .. } | Fault::ErrorFrame { after_frames: Some(0), .. })
-        );
         if let Some(bill) = bill
-            && !nothing_generated
+            && !fault.is_some_and(Fault::generates_nothing)
         {
             let (shared, request_id) = (Arc::clone(&self.shared), self.request_id.clone());
             let operation = finding.operation.map_or("", |operation| operation.name.as_str());

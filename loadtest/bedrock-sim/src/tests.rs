@@ -402,14 +402,18 @@ async fn a_call_can_be_billed_when_it_arrives() {
     }
     assert_eq!(running.max_concurrent().all, 1);
     drop(stream);
-    // One that is answered is billed once, one that is refused not at all.
-    behave(
-        &running,
-        r#"{"rules":[{"bill":"arrived"},{"match":{"operation":"ConverseStream"},"fault":{"kind":"throttle"}}]}"#,
-    );
-    exchange(&running, &signed(CONVERSE, BODY, "")).await.2.unwrap();
-    exchange(&running, &signed(STREAM, BODY, "")).await.2.unwrap();
-    assert_eq!(running.billed().count, 2);
+    // One that is answered is billed once, one that is refused not at all, be it by an exception in a stream.
+    for (fault, billed) in [
+        (r#"{"kind":"throttle"}"#, 2),
+        (r#"{"kind":"exception_frame","after_frames":0,"name":"throttlingException"}"#, 3),
+        (r#"{"kind":"error_frame","after_frames":0,"code":"throttled"}"#, 4),
+    ] {
+        let fault = format!(r#"{{"match":{{"operation":"ConverseStream"}},"fault":{fault}}}"#);
+        behave(&running, &format!(r#"{{"rules":[{{"bill":"arrived"}},{fault}]}}"#));
+        exchange(&running, &signed(CONVERSE, BODY, "")).await.2.unwrap();
+        exchange(&running, &signed(STREAM, BODY, "")).await.2.unwrap();
+        assert_eq!(running.billed().count, billed, "{fault}");
+    }
 }
 
 #[tokio::test]
