@@ -16,7 +16,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("price", &["types", "yaml"]),
     ("error", &["types", "aws"]),
     ("budget", &["types", "aws", "usage", "price"]),
-    ("config", &["types", "yaml", "aws", "price", "budget"]),
+    // Of `deployment` only the pure half, where the words of its settings have their meaning.
+    // Of `deployment` the words that routing is configured with.
+    ("config", &["types", "yaml", "aws", "price", "budget", "deployment"]),
     ("credentials", &["types", "aws", "config"]),
     ("store", &["types", "budget", "config"]),
     ("keys", &["types", "aws", "budget", "config", "store"]),
@@ -89,11 +91,18 @@ const PURE: &[&str] = &[
     "budget/",
     "error.rs",
     "yaml.rs",
-    "deployment/select.rs",
     "deployment/address.rs",
-    "deployment/outcome.rs",
-    "deployment/first_event.rs",
+    "deployment/affinity",
+    "deployment/attempts.rs",
     "deployment/context_window.rs",
+    "deployment/cooldown.rs",
+    "deployment/first_event.rs",
+    "deployment/latency.rs",
+    "deployment/limiter.rs",
+    "deployment/outcome.rs",
+    "deployment/retry.rs",
+    "deployment/select.rs",
+    "deployment/vitals.rs",
 ];
 
 const IMPURE: &[&str] = &[

@@ -4,13 +4,17 @@
 //! needs the master key when there is one. A virtual key may list the models it can call. Nothing here calls a model.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::readiness::{Phase, Readiness, can_sign};
 use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::deployment::fleet::{Fleet, Target};
+use crate::deployment::host::{AddressReport, Host, PastFailure};
+use crate::deployment::live::LastError;
 use crate::deployment::profiles::Profiles;
+use crate::deployment::vitals::State;
 use crate::keys::authenticate::{Authenticator, Caller, Denied, Identity, Presented};
 use crate::keys::policy;
 use crate::price::book::{PriceBook, Query, Surface};
@@ -106,12 +110,14 @@ impl Status {
     }
 
     fn health(&self) -> Answer {
+        let now = Instant::now();
         let deployments: Vec<Value> = self
             .targets()
             .map(|target| {
                 let mut entry = describe(target);
                 if let Some(fields) = entry.as_object_mut() {
                     fields.insert("credentials".into(), credentials(target));
+                    fields.extend(condition(target, now));
                 }
                 entry
             })
@@ -123,12 +129,20 @@ impl Status {
                 "version": env!("CARGO_PKG_VERSION"),
                 "requests_in_flight": self.metrics.in_flight().get(),
                 "deployments": deployments,
+                "endpoints": self.fleet.hosts().iter().map(|host| endpoint(host, now)).collect::<Vec<_>>(),
             }),
         )
     }
 
     fn metrics(&self) -> Answer {
+        let now = Instant::now();
+        for host in self.fleet.hosts() {
+            self.metrics.endpoint_state(&host.authority, host.health.state(now).number());
+        }
         for target in self.targets() {
+            let shown = target.live.show(now);
+            let latencies_us = [("stream", shown.streams_us), ("whole", shown.whole_us)];
+            self.metrics.deployment(target.id.as_str(), shown.state.number(), shown.in_flight, latencies_us);
             self.metrics.credentials_ready(target.id.as_str(), target.credentials.current().is_ok());
         }
         match self.metrics.encode() {
@@ -224,7 +238,7 @@ fn describe(target: &Target) -> Value {
         "model_id": target.model_id.as_ref().map(ModelId::as_str),
         "region": target.region.as_str(),
         "endpoint": target.host.authority,
-        "weight": target.weight,
+        "weight": target.traits.weight,
     })
 }
 
@@ -233,6 +247,75 @@ fn credentials(target: &Target) -> Value {
         Ok(_) => json!({ "ready": true }),
         Err(error) => json!({ "ready": false, "error": error.to_string() }),
     }
+}
+
+/// How a deployment does, and what of its limits is used.
+fn condition(target: &Target, now: Instant) -> serde_json::Map<String, Value> {
+    let shown = target.live.show(now);
+    let quota = target.traits.quota;
+    let fields = json!({
+        "state": shown.state.as_str(),
+        "cooldown_left_s": cooldown_left(shown.state),
+        "last_error": target.live.last_error().map(last_error),
+        "requests_in_flight": shown.in_flight,
+        "latency_ms": { "stream": milliseconds(shown.streams_us), "whole": milliseconds(shown.whole_us) },
+        "limits": {
+            "rpm": { "used": shown.used.requests, "limit": quota.rpm },
+            "tpm": { "used": shown.used.tokens, "limit": quota.tpm },
+            "max_parallel_requests": { "used": shown.in_flight, "limit": quota.parallel },
+        },
+    });
+    match fields {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    }
+}
+
+/// A server, as the requests of its deployments and the checks of its addresses find it.
+fn endpoint(host: &Host, now: Instant) -> Value {
+    let (state, report) = (host.health.state(now), host.report());
+    json!({
+        "endpoint": host.authority,
+        "state": state.as_str(),
+        "cooldown_left_s": cooldown_left(state),
+        "last_error": host.health.last_error().map(last_error),
+        "addresses": report.addresses.iter().map(address).collect::<Vec<_>>(),
+        "name_failure": report.name_failure.as_ref().map(past_failure),
+    })
+}
+
+fn address(address: &AddressReport) -> Value {
+    json!({
+        "address": address.address.to_string(),
+        "usable": address.usable,
+        "passed_over": address.passed_over,
+        "checked_ago_s": address.checked_ago.map(seconds),
+        "last_failure": address.last_failure.as_ref().map(past_failure),
+    })
+}
+
+fn past_failure(failure: &PastFailure) -> Value {
+    json!({ "kind": failure.kind.as_str(), "detail": failure.detail, "ago_s": seconds(failure.ago) })
+}
+
+fn cooldown_left(state: State) -> Option<f64> {
+    match state {
+        State::Cooling { left } => Some(seconds(left)),
+        State::Healthy | State::HalfOpen => None,
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
+fn last_error(error: LastError) -> Value {
+    let at = jiff::Timestamp::try_from(error.at).map(|at| at.to_string()).ok();
+    json!({ "reason": error.what, "status": error.status, "time": at })
+}
+
+fn milliseconds(us: Option<f64>) -> Option<f64> {
+    us.map(|us| us.round() / 1e3)
 }
 
 fn denied_answer(denied: &Denied) -> Answer {

@@ -8,7 +8,7 @@ use crate::admin::pages::Pages;
 use crate::admin::readiness::Readiness;
 use crate::admin::reload::Reloads;
 use crate::admin::status::Status;
-use crate::config::{Config, Credentials, Deployment, Direct, Endpoints, Router};
+use crate::config::{Config, Credentials, Deployment, Direct, Endpoints};
 use crate::credentials::{CredentialStore, Options};
 use crate::deployment::fleet::{Fleet, FleetError};
 use crate::deployment::profiles::Profiles;
@@ -51,7 +51,7 @@ impl Ground {
             deployments,
             direct,
             endpoints,
-            router: Router { num_retries, connect_timeout, .. },
+            router,
             limits,
             request_log: _,
             price_book,
@@ -94,8 +94,7 @@ impl Ground {
             fleet: Arc::clone(&fleet),
             profiles: Arc::clone(&profiles),
             limits: limits.clone(),
-            num_retries: *num_retries,
-            connect_timeout: *connect_timeout,
+            router: router.clone(),
             allow_unlisted_models: direct.allow_unlisted_models,
             price_book: Arc::clone(price_book),
             operation_prices: operation_prices.clone(),

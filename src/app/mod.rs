@@ -9,7 +9,7 @@ mod edge;
 mod fixed;
 mod lifecycle;
 mod listen;
-pub mod notify;
+mod notify;
 mod reload;
 mod tls;
 mod upgrade;

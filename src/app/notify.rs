@@ -21,7 +21,7 @@ pub(super) fn ready(main: bool) {
 }
 
 /// A configuration is being read; [`ready`] ends that.
-pub fn reloading() {
+pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration")]),
         Err(error) => tracing::warn!("systemd is not told of the reload, the clock cannot be read: {error}"),
@@ -29,7 +29,7 @@ pub fn reloading() {
 }
 
 /// The reload has ended, whatever came of it.
-pub fn reloaded() {
+pub(super) fn reloaded() {
     ready(false);
 }
 

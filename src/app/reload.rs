@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 
 use super::build::{Built, Ground, Upstreams};
 use super::fixed;
+use super::notify;
 use super::tls::Shown;
 use crate::admin::reload::{Notes, Reloads, Report};
 use crate::config::Config;
@@ -99,6 +100,7 @@ impl BackgroundService for Reloading {
 
 impl Reloader {
     async fn reload(&mut self) -> Report {
+        notify::reloading();
         let given = self.given.clone();
         // A file system may keep its reader waiting.
         let read = tokio::task::spawn_blocking(move || load(given.source, &ProcessEnvironment, &given.cli)).await;
@@ -108,6 +110,7 @@ impl Reloader {
             Err(error) => self.refused(String::new(), format!("the configuration could not be read: {error}")),
         };
         self.tell(&report);
+        notify::reloaded();
         report
     }
 

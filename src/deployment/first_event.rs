@@ -10,7 +10,6 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::outcome::Setback;
 use crate::aws::eventstream::decode::{Decoder, Frame, Limits};
 
 /// Openings beyond this count as content: ten times what they come to.
@@ -106,31 +105,6 @@ impl FirstEvent {
             None => Beginning::Opening,
         }
     }
-}
-
-/// The setback that a stream's exception stands for, where another deployment may not have it.
-#[must_use]
-pub fn setback_of(exception: &str) -> Option<Setback> {
-    const SETBACKS: [(&str, Setback); 14] = [
-        ("throttlingException", Setback::Throttled),
-        ("modelNotReadyException", Setback::Throttled),
-        ("internalServerException", Setback::ServerError),
-        ("serviceUnavailableException", Setback::ServerError),
-        ("modelStreamErrorException", Setback::ServerError),
-        ("modelTimeoutException", Setback::ModelTimeout),
-        // Codes of unmodelled errors.
-        ("InternalFailure", Setback::ServerError),
-        ("InternalError", Setback::ServerError),
-        // Types of Anthropic's and OpenAI's server-sent events.
-        ("rate_limit_error", Setback::Throttled),
-        ("rate_limit_exceeded", Setback::Throttled),
-        ("overloaded_error", Setback::ServerError),
-        ("api_error", Setback::ServerError),
-        ("server_error", Setback::ServerError),
-        ("timeout_error", Setback::ModelTimeout),
-    ];
-    // Event streams write the first letter small, the codes of errors do not.
-    SETBACKS.iter().find(|(name, _)| name.eq_ignore_ascii_case(exception)).map(|(_, setback)| *setback)
 }
 
 /// What one event is.

@@ -7,10 +7,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::host::Host;
-use super::select;
+use super::limiter::Quota;
+use super::live::{Live, Retries};
+use super::select::{Asked, Strategy, select};
+use super::vitals::Traits;
 use crate::aws::endpoint::{EndpointError, Variant, host};
 use crate::aws::operation::Service;
 use crate::config::{self, Endpoint, Endpoints, SecretRef};
@@ -32,7 +35,10 @@ pub struct Target {
     pub credentials: Arc<Source>,
     /// A Bedrock API key, before `credentials` for operations that accept one.
     pub bearer: Option<Arc<Source>>,
-    pub weight: u32,
+    /// What selection wants to know of it.
+    pub traits: Traits,
+    /// How it does. Lives on when a new configuration keeps the deployment.
+    pub live: Arc<Live>,
     pub timeout: Duration,
     pub stream_timeout: Duration,
     /// For a whole answer; `None` without a bound.
@@ -49,14 +55,28 @@ pub struct Target {
 pub struct Group {
     pub model_name: ModelName,
     pub targets: Vec<Arc<Target>>,
+    pub retries: Arc<Retries>,
 }
 
 impl Group {
-    /// The next deployment to try, by weight. `random` is uniform over `u64`.
+    /// The same model name with other targets, or with fewer.
     #[must_use]
-    pub fn pick(&self, tried: &[usize], random: u64) -> Option<(usize, &Arc<Target>)> {
-        let index = select::weighted(self.targets.iter().map(|target| target.weight), tried, random)?;
-        self.targets.get(index).map(|target| (index, target))
+    pub fn with(&self, targets: Vec<Arc<Target>>) -> Self {
+        Self { model_name: self.model_name.clone(), targets, retries: Arc::clone(&self.retries) }
+    }
+
+    /// One that may serve now, by weight, for a choice that all attempts share.
+    #[must_use]
+    pub fn pick(&self, now: Instant, random: u64) -> Option<&Arc<Target>> {
+        let view = |target: &Arc<Target>| {
+            target.live.view(&target.traits, target.host.health.availability(now), false, false, now)
+        };
+        let views: Vec<_> = self.targets.iter().map(view).collect();
+        let asked = Asked { strategy: Strategy::SimpleShuffle, affinity: None, first: true };
+        match select(&asked, &views, random) {
+            Ok(choice) => self.targets.get(choice.index),
+            Err(_) => self.targets.first(),
+        }
     }
 }
 
@@ -87,7 +107,7 @@ impl fmt::Display for FleetError {
 impl std::error::Error for FleetError {}
 
 impl Fleet {
-    /// `previous` is the fleet before this one: a host that both have keeps what is known of it.
+    /// `previous` is the fleet before this one: a host or deployment that both have keeps what is known of it.
     ///
     /// # Errors
     /// When a region has no endpoint, or a credential source is missing.
@@ -109,12 +129,17 @@ impl Fleet {
         let mut direct_groups = BTreeMap::new();
         for service in Service::ALL {
             let target = builder.direct(direct, service)?;
-            let group = Group { model_name: ModelName::new("direct"), targets: vec![Arc::new(target)] };
+            let retries = Arc::default();
+            let group = Group { model_name: ModelName::new("direct"), targets: vec![Arc::new(target)], retries };
             direct_groups.insert(service, Arc::new(group));
         }
         let groups = groups
             .into_iter()
-            .map(|(model_name, targets)| (model_name.clone(), Arc::new(Group { model_name, targets })))
+            .map(|(model_name, targets)| {
+                let known = previous.and_then(|fleet| fleet.group(model_name.as_str()));
+                let retries = known.map(|group| Arc::clone(&group.retries)).unwrap_or_default();
+                (model_name.clone(), Arc::new(Group { model_name, targets, retries }))
+            })
             .collect();
         Ok(Self { groups, direct: direct_groups, hosts: builder.hosts.into_values().collect() })
     }
@@ -182,7 +207,12 @@ impl Builder<'_> {
             )?,
             credentials: self.source(&deployment.credentials, deployment.id.as_str())?,
             bearer: self.bearer(deployment.bearer.as_ref(), deployment.id.as_str())?,
-            weight: deployment.weight,
+            traits: Traits {
+                max_retries: deployment.max_retries,
+                quota: Quota { rpm: deployment.rpm, tpm: deployment.tpm, parallel: deployment.parallel },
+                ..Traits::new(deployment.id.as_str(), deployment.weight)
+            },
+            live: self.live(&deployment.id, &deployment.model_id, &deployment.region),
             timeout: deployment.timeout,
             stream_timeout: deployment.stream_timeout,
             total_timeout: deployment.total_timeout,
@@ -195,6 +225,7 @@ impl Builder<'_> {
 
     fn direct(&mut self, direct: &config::Direct, service: Service) -> Result<Target, FleetError> {
         let id = format!("direct-{}", service.endpoint_prefix());
+        let known = self.previous.and_then(|fleet| Some(Arc::clone(&fleet.direct(service)?.targets.first()?.live)));
         Ok(Target {
             model_name: None,
             model_id: None,
@@ -203,7 +234,8 @@ impl Builder<'_> {
             host: self.host(None, service, &direct.region, &id)?,
             credentials: self.source(&direct.credentials, &id)?,
             bearer: self.bearer(direct.bearer.as_ref(), &id)?,
-            weight: 1,
+            traits: Traits::new(&id, 1),
+            live: known.unwrap_or_default(),
             timeout: direct.timeout,
             stream_timeout: direct.stream_timeout,
             total_timeout: direct.total_timeout,
@@ -213,6 +245,15 @@ impl Builder<'_> {
             price: None,
             id: DeploymentId::new(id),
         })
+    }
+
+    /// The state of a deployment of this id, if there was one that called the same model in the same region.
+    fn live(&self, id: &DeploymentId, model_id: &ModelId, region: &Region) -> Arc<Live> {
+        let same = |target: &&Arc<Target>| {
+            target.id == *id && target.model_id.as_ref() == Some(model_id) && target.region == *region
+        };
+        let known = self.previous.and_then(|fleet| fleet.targets().find(same));
+        known.map(|target| Arc::clone(&target.live)).unwrap_or_default()
     }
 
     fn source(&self, spec: &config::Credentials, deployment: &str) -> Result<Arc<Source>, FleetError> {

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use super::address::{self, Address, Failure};
+use super::live::Health;
 use crate::config::Endpoint;
 
 pub use super::address::ConnectFailure;
@@ -34,6 +35,8 @@ pub struct Host {
     pub endpoint: Endpoint,
     /// The `Host` header: the port only where it is not the scheme's own.
     pub authority: String,
+    /// Whether it can be reached, as requests find it.
+    pub health: Health,
     addresses: ArcSwap<Vec<Arc<Address>>>,
     turn: AtomicUsize,
     /// Whether a deployment names it, or a request went there.
@@ -117,6 +120,7 @@ impl Host {
         Self {
             endpoint,
             authority,
+            health: Health::default(),
             addresses: ArcSwap::from_pointee(address::renewed(&[], &known)),
             turn: AtomicUsize::new(0),
             used: AtomicBool::new(false),

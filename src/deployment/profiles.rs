@@ -151,7 +151,7 @@ impl Profiles {
                 Arc::clone(plain)
             }));
         }
-        (Arc::new(Group { model_name: group.model_name.clone(), targets }), failure)
+        (Arc::new(group.with(targets)), failure)
     }
 
     fn profile(&self, target: &Arc<Target>, called: Option<&str>) -> Option<Arc<Profile>> {

@@ -16,7 +16,7 @@ use super::context::{Admitted, RequestContext, Stage};
 use super::identify::{self, Signable};
 use super::replay::Slot;
 use super::shared::Shared;
-use super::{Gateway, LocalRequest, connection, gate, reserve, respond, sign};
+use super::{Gateway, LocalRequest, connection, gate, reserve, respond, select, sign};
 use crate::aws::endpoint;
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::{AccessClass, Metering, Streaming};
@@ -24,6 +24,7 @@ use crate::aws::route::{self, Found, RequestTarget, RouteError};
 use crate::aws::sigv4::ChunkVerifier;
 use crate::aws::sigv4::verify::{Payload, without_signature_parameters};
 use crate::config::Limits;
+use crate::deployment::attempts::Attempts;
 use crate::deployment::fleet::Group;
 use crate::error::Failure;
 use crate::keys::authenticate::{Caller, Identity, is_presigned_with_a_pair};
@@ -171,10 +172,12 @@ async fn afford(
     let priced = priced_id(&group, model_id.clone());
     let seen = if RequestFacts::need_body(metering, priced.as_deref()) { body.contiguous() } else { Bytes::new() };
     let facts = RequestFacts::read(metering, priced.as_deref(), &seen);
-    let whose = {
+    let (whose, affinity) = {
         // Only a body that is here may say for whom it is.
         let seen = if metering == Metering::Free { Bytes::new() } else { body.contiguous() };
-        Attribution::find(gateway, session.as_downstream(), &caller, metering, &seen).await?
+        let client = session.as_downstream();
+        let affinity = select::affinity(gateway, &client.req_header().headers, &group, metering, &seen);
+        (Attribution::find(gateway, client, &caller, metering, &seen).await?, affinity)
     };
     ctx.record.end_user.clone_from(&whose.end_user);
     ctx.record.tags.clone_from(&whose.tags);
@@ -205,8 +208,9 @@ async fn afford(
     ctx.stage = Stage::Admitted(Box::new(Admitted {
         call_id: ctx.call_id,
         body,
-        attempts_max: gateway.attempts_max(&group),
-        tried: Vec::new(),
+        attempts: Attempts::new(gateway.router.num_retries),
+        affinity,
+        chosen: None,
         group,
         call,
         facts,
@@ -216,7 +220,6 @@ async fn afford(
         frames,
         booking,
         spoiled: false,
-        again: None,
     }));
     Ok(())
 }
@@ -416,14 +419,14 @@ fn rename(
     named: &BodyMember,
     body: &mut RequestBody,
 ) -> Result<(Arc<Group>, Option<String>), Failure> {
-    let picked = group.pick(&[], fastrand::u64(..)).map(|(_, target)| target.model_id.clone());
+    let picked = group.pick(Instant::now(), fastrand::u64(..)).map(|target| target.model_id.clone());
     let id = picked.flatten().ok_or_else(|| unknown_model(&named.value, "It has no deployment."))?;
     let targets = group.targets.iter().filter(|target| target.model_id.as_ref() == Some(&id)).map(Arc::clone).collect();
     if id.as_str() != named.value {
         let renamed = call::replace_member(&body.contiguous(), named, id.as_str()).ok_or_else(bad_model)?;
         body.replace(renamed.into());
     }
-    Ok((Arc::new(Group { model_name: group.model_name.clone(), targets }), Some(id.to_string())))
+    Ok((Arc::new(group.with(targets)), Some(id.to_string())))
 }
 
 fn direct(gateway: &Gateway, call: &Call) -> Result<Arc<Group>, Failure> {

@@ -94,7 +94,7 @@ impl Attribution {
         if targets.is_empty() {
             return Err(not_allowed(policy::no_region(caller, customer)));
         }
-        Ok(Arc::new(Group { model_name: group.model_name.clone(), targets }))
+        Ok(Arc::new(group.with(targets)))
     }
 }
 

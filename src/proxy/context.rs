@@ -18,8 +18,10 @@ use super::reserve::Booking;
 use super::shared::Shared;
 use super::watch::Watch;
 use crate::aws::sigv4::ChunkVerifier;
+use crate::deployment::attempts::Attempts;
 use crate::deployment::fleet::{Group, Target};
-use crate::deployment::outcome::Setback;
+use crate::deployment::live::Ongoing;
+use crate::deployment::outcome::Outcome;
 use crate::error::Failure;
 use crate::telemetry::request_record::{AttemptRecord, RequestRecord};
 use crate::usage::{RequestFacts, UsageReader};
@@ -58,8 +60,11 @@ pub(super) struct Admitted {
     /// Verifies the frames of a bidirectional stream that is signed with a key pair.
     pub frames: Option<ChunkVerifier>,
     pub group: Arc<Group>,
-    pub tried: Vec<usize>,
-    pub attempts_max: usize,
+    pub attempts: Attempts,
+    /// Requests with the same key belong to the same deployment.
+    pub affinity: Option<u64>,
+    /// The attempt that comes next, where that has been decided.
+    pub chosen: Option<Chosen>,
     pub facts: RequestFacts,
     /// The id or ARN that was called, where it is not the deployment's.
     pub called: Option<String>,
@@ -70,8 +75,18 @@ pub(super) struct Admitted {
     pub booking: Option<Booking>,
     /// The last attempt may have been billed although no answer came: its reservation is not for the next one.
     pub spoiled: bool,
-    /// Send the next attempt to this deployment again, over a new connection: a kept one had been closed.
-    pub again: Option<(usize, Arc<Target>)>,
+}
+
+/// An attempt that has been decided on, and takes its place at the deployment already.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub index: usize,
+    pub target: Arc<Target>,
+    pub ongoing: Ongoing,
+    /// How long to wait before it.
+    pub pause: Duration,
+    /// Over a new connection: a kept one had been closed.
+    pub repeated: bool,
 }
 
 /// One attempt at one deployment.
@@ -80,6 +95,8 @@ pub(super) struct Attempt {
     pub target: Arc<Target>,
     /// Of the target's host.
     pub address: SocketAddr,
+    /// Its place at the deployment, until it is known what became of it.
+    pub ongoing: Option<Ongoing>,
     pub auth: crate::credentials::UpstreamAuth,
     pub reader: Option<UsageReader>,
     pub watch: Watch,
@@ -90,6 +107,8 @@ pub(super) struct Attempt {
     pub sent: Option<Instant>,
     pub first_byte: Option<Instant>,
     pub status: Option<u16>,
+    /// Tokens that it used, once they are known.
+    pub tokens: Option<u64>,
 }
 
 impl RequestContext {
@@ -125,12 +144,22 @@ impl RequestContext {
         }
     }
 
+    /// How many attempts there were, and at which deployment the last.
+    pub(super) fn attempted(&self) -> Option<(usize, &str)> {
+        let under_way = match &self.stage {
+            Stage::Dispatched(_, attempt) => Some(attempt.target.id.as_str()),
+            Stage::Arrived | Stage::Admitted(_) | Stage::Finished => None,
+        };
+        let last = under_way.or_else(|| self.record.attempts.last().map(|attempt| attempt.deployment.as_str()))?;
+        Some((self.record.attempts.len() + usize::from(under_way.is_some()), last))
+    }
+
     /// Ends the current attempt with a setback, or the whole attempt at picking one.
-    pub(super) fn set_back(&mut self, deployment: &Target, status: Option<u16>, setback: Setback) {
+    pub(super) fn set_back(&mut self, deployment: &Target, status: Option<u16>, outcome: Outcome) {
         self.record.attempts.push(AttemptRecord {
             deployment: deployment.id.to_string(),
             status,
-            setback: Some(setback.as_str()),
+            setback: Some(outcome.as_str()),
         });
         self.stage = match std::mem::replace(&mut self.stage, Stage::Finished) {
             Stage::Dispatched(admitted, _) => Stage::Admitted(admitted),
@@ -142,12 +171,12 @@ impl RequestContext {
 impl Admitted {
     /// Whether a further deployment may be tried.
     pub(super) fn may_go_on(&self) -> bool {
-        self.tried.len() < self.attempts_max.min(self.group.targets.len())
+        self.attempts.may_go_on(self.group.targets.len())
     }
 
     /// Makes the present deployment the last one, because what goes there cannot be sent again.
     pub(super) fn stay(&mut self) {
-        self.attempts_max = self.tried.len();
+        self.attempts.stay();
     }
 }
 

@@ -1,22 +1,24 @@
 //! What to do when an attempt fails: another deployment, the same one over a new connection, or an error for the
 //! client. Nothing is repeated once a byte of the answer went out.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pingora_core::{Error, ErrorSource, ErrorType as PingoraErrorType, Result, RetryType};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::Gateway;
 use super::connect_failure::connect_failure;
-use super::context::{Admitted, Attempt, RequestContext, Stage};
+use super::context::{Attempt, Chosen, RequestContext, Stage};
 use super::select::unreachable_deployments;
-use super::shared::{
-    BROKE_FIRST, BUDGET_SPENT, CONTEXT_WINDOW, EXCEPTION_FIRST, STOPPING, TOTAL_TIMEOUT, UPSTREAM_SILENT,
-};
+use super::shared::{BROKE_FIRST, BUDGET_SPENT, CONTEXT_WINDOW, Flaw, STOPPING, TOTAL_TIMEOUT, UPSTREAM_SILENT};
+use super::{Gateway, select};
 use crate::aws::error_body::{ErrorResponse, ErrorType};
-use crate::deployment::first_event::setback_of;
-use crate::deployment::outcome::{self, Setback};
+use crate::deployment::attempts::Step;
+use crate::deployment::fleet::Target;
+use crate::deployment::live::{Ending, Ongoing};
+use crate::deployment::outcome::{Exception, Late, Next, Outcome, Phase, judge as verdict_on};
+use crate::deployment::vitals::Change;
 use crate::error::{Failure, Fault};
 
 /// Ends the request with a failure of our own.
@@ -32,36 +34,35 @@ pub(super) fn judge(gateway: &Gateway, ctx: &mut RequestContext, response: &Resp
         return Ok(());
     }
     let status = response.status.as_u16();
-    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+    let Some((_, attempt)) = ctx.dispatched_mut() else {
         return Ok(());
     };
     attempt.status = Some(status);
     attempt.first_byte = Some(Instant::now());
-    let Some(setback) = outcome::of_status(status).filter(|_| admitted.may_go_on()) else {
-        return Ok(());
-    };
-    let target = std::sync::Arc::clone(&attempt.target);
-    gateway.metrics.set_back(target.id.as_str(), setback.as_str());
-    ctx.set_back(&target, Some(status), setback);
-    Err(another(format!("status {status} of {}", target.id)))
+    let outcome = Outcome::of_status(status, retry_after(response));
+    if outcome == Outcome::Served {
+        return Ok(()); // Its end will tell.
+    }
+    if moves_on(gateway, ctx, outcome, Phase::Headed) {
+        return Err(another(format!("status {status}")));
+    }
+    Ok(())
 }
 
 /// No connection could be made: another deployment while there is one.
-pub(super) fn not_connected(gateway: &Gateway, ctx: &mut RequestContext, error: Box<Error>) -> Box<Error> {
-    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+pub(super) fn not_connected(gateway: &Gateway, ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
+    let Some((_, attempt)) = ctx.dispatched_mut() else {
         return error;
     };
-    let may_go_on = admitted.may_go_on();
-    let target = std::sync::Arc::clone(&attempt.target);
-    target.host.failed(attempt.address, connect_failure(&error), error.to_string());
+    let target = Arc::clone(&attempt.target);
     tracing::warn!(deployment = %target.id, host = %target.host.authority, "cannot connect: {error}");
-    gateway.metrics.set_back(target.id.as_str(), Setback::Connect.as_str());
-    ctx.set_back(&target, None, Setback::Connect);
-    if may_go_on {
+    let kind = connect_failure(&error);
+    target.host.failed(attempt.address, kind, error.to_string());
+    let outcome = Outcome::NotConnected(kind);
+    if moves_on(gateway, ctx, outcome, Phase::Connecting) {
         return another(format!("no connection to {}", target.id));
     }
-    ctx.failure = Some(unreachable_deployments().because(error.to_string()));
-    let mut error = error;
+    give_up_on(gateway, ctx, &target, outcome, &error);
     error.set_retry(false);
     error
 }
@@ -75,85 +76,203 @@ pub(super) fn broken(
     reused: bool,
 ) -> Box<Error> {
     if matches!(error.retry, RetryType::Decided(true)) && matches!(ctx.stage, Stage::Admitted(_)) {
-        return error; // `judge` asked for this one.
-    }
-    let of_upstream = *error.esource() == ErrorSource::Upstream;
-    let unanswered = session.response_written().is_none();
-    if unanswered && give_up_stream(gateway, ctx, &error) {
-        error.set_retry(true);
-        return error;
+        return error; // Another attempt has been decided on.
     }
     let stale = matches!(error.retry, RetryType::ReusedOnly) && reused;
     error.set_retry(false);
-    if !(of_upstream && unanswered) {
-        return error;
-    }
     let Some((admitted, attempt)) = ctx.dispatched_mut() else {
         return error;
     };
-    if attempt.first_byte.is_some() {
+    let unanswered = session.response_written().is_none();
+    let phase = match (attempt.sent, attempt.first_byte) {
+        _ if !unanswered => Phase::Content,
+        (None, _) => Phase::Connecting,
+        (Some(_), None) => Phase::Sent,
+        (Some(_), Some(_)) => Phase::Headed,
+    };
+    // A kept connection that turns out to be closed says nothing about the deployment.
+    let stale = stale && !attempt.repeated && attempt.first_byte.is_none();
+    let Some(outcome) = outcome_of(&error, attempt, stale) else {
+        return error;
+    };
+    if outcome == Outcome::NotSent
+        && verdict_on(outcome, phase).next == Next::SameDeployment
+        && let Some(ongoing) = attempt.ongoing.take()
+    {
+        // It may have been served all the same, and whoever pays for it must not find it missing.
+        admitted.spoiled |= attempt.sent.is_some();
+        let (index, target) = (attempt.index, Arc::clone(&attempt.target));
+        admitted.chosen = Some(Chosen { index, target, ongoing, pause: Duration::ZERO, repeated: true });
+        error.set_retry(true);
+        return error;
+    }
+    let target = Arc::clone(&attempt.target);
+    let succeeded = attempt.status.is_some_and(|status| (200..300).contains(&status));
+    if moves_on(gateway, ctx, outcome, phase) {
+        tracing::warn!(deployment = %target.id, "given up before its content: {error}");
+        error.set_retry(true);
+        return error;
+    }
+    match (outcome, phase) {
+        (Outcome::Broke, Phase::Connecting | Phase::Sent) => {
+            tracing::warn!(deployment = %target.id, "connection failed before an answer: {error}");
+            give_up_on(gateway, ctx, &target, outcome, &error);
+        }
         // Nothing of it has left yet, so the client can be told by a proper error.
-        if attempt.status.is_some_and(|status| (200..300).contains(&status)) {
+        (Outcome::Broke, Phase::Headed) if succeeded => {
             ctx.failure = Some(answer_broke().because(error.to_string()));
         }
-        return error;
-    }
-    // It may have been served all the same, and whoever pays for it must not find it missing.
-    admitted.spoiled |= attempt.sent.is_some();
-    // A kept connection that turns out to be closed says nothing about the deployment.
-    if stale && !attempt.repeated {
-        admitted.again = Some((attempt.index, std::sync::Arc::clone(&attempt.target)));
-        error.set_retry(true);
-        return error;
-    }
-    let may_go_on = admitted.may_go_on();
-    let target = std::sync::Arc::clone(&attempt.target);
-    tracing::warn!(deployment = %target.id, "connection failed before an answer: {error}");
-    gateway.metrics.set_back(target.id.as_str(), Setback::Connect.as_str());
-    ctx.set_back(&target, None, Setback::Connect);
-    if may_go_on {
-        error.set_retry(true);
-    } else {
-        ctx.failure = Some(unreachable_deployments().because(error.to_string()));
+        _ => {}
     }
     error
 }
 
-/// Gives the attempt at a stream up whose content has not come, if another deployment may be asked: nothing of it has
-/// left. False when it stays as it is.
-fn give_up_stream(gateway: &Gateway, ctx: &mut RequestContext, error: &Error) -> bool {
-    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+/// What an error of Pingora's, or of the delivery, says about the attempt. `None` for what is our own.
+fn outcome_of(error: &Error, attempt: &Attempt, stale: bool) -> Option<Outcome> {
+    let kind = error.etype();
+    if *kind == UPSTREAM_SILENT {
+        let began = attempt.first_byte.is_some() && !attempt.watch.waits();
+        return Some(Outcome::TimedOut(if began { Late::Idle } else { Late::FirstByte }));
+    }
+    let ours = [
+        (TOTAL_TIMEOUT, Some(Outcome::TimedOut(Late::Total))),
+        (CONTEXT_WINDOW, Some(Outcome::ContextWindow)),
+        (BROKE_FIRST, Some(Outcome::Broke)),
+        (BUDGET_SPENT, None),
+    ];
+    if let Some((_, outcome)) = ours.into_iter().find(|(ours, _)| ours == kind) {
+        return outcome;
+    }
+    match error.esource() {
+        ErrorSource::Upstream if stale => Some(Outcome::NotSent),
+        ErrorSource::Upstream => Some(Outcome::Broke),
+        ErrorSource::Downstream => Some(Outcome::ClientGone),
+        ErrorSource::Internal | ErrorSource::Unset => None,
+    }
+}
+
+/// Until when AWS does not want to be asked again; SDKs read the millisecond header before the other.
+fn retry_after(response: &ResponseHeader) -> Option<Duration> {
+    let number = |name| response.headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    number("x-amz-retry-after").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs))
+}
+
+/// Ends the attempt under way. True when the request goes on to another one; the attempt is written down then.
+fn moves_on(gateway: &Gateway, ctx: &mut RequestContext, outcome: Outcome, phase: Phase) -> bool {
+    let Some((_, attempt)) = ctx.dispatched_mut() else {
         return false;
     };
-    let Some(setback) = setback_before_content(admitted, attempt, error) else {
+    // What has been judged is on its way to the client.
+    let Some(ongoing) = attempt.ongoing.take() else {
         return false;
     };
-    // An exception in place of the stream is not billed. Anything else may have been served.
-    admitted.spoiled |= attempt.sent.is_some() && !attempt.watch.refused;
-    let (target, status) = (std::sync::Arc::clone(&attempt.target), attempt.status);
-    tracing::warn!(deployment = %target.id, "a stream had no content: {error}");
-    gateway.metrics.set_back(target.id.as_str(), setback.as_str());
+    let (target, status) = (Arc::clone(&attempt.target), attempt.status);
+    // An exception in place of an answer is not billed. What had begun may be.
+    let begun = matches!(outcome, Outcome::Exception(_)) && !attempt.watch.refused;
+    let waited = attempt.sent.map(|sent| sent.elapsed()).filter(|_| matches!(outcome, Outcome::TimedOut(_)));
+    let ending = Ending { latency: waited, ..Ending::of(outcome, phase, status) };
+    if !goes_on(gateway, ctx, ongoing, &ending) {
+        return false;
+    }
+    if let Some(admitted) = ctx.admitted_mut() {
+        admitted.spoiled |= begun;
+    }
+    gateway.metrics.set_back(target.id.as_str(), outcome.as_str());
     (ctx.record.aws_request_id, ctx.record.time_to_first_byte_ms) = (None, None);
-    ctx.set_back(&target, status, setback);
+    ctx.set_back(&target, status, outcome);
     true
 }
 
-/// Why an attempt at a stream is to be made elsewhere; `None` where it is not, or cannot be.
-fn setback_before_content(admitted: &Admitted, attempt: &Attempt, error: &Error) -> Option<Setback> {
-    let shared = &admitted.shared;
-    let kind = error.etype();
-    if shared.deserted() || !admitted.may_go_on() || !admitted.call.streams() {
-        return None;
+/// A stream has failed before its content, and nothing of it has left. The error with which it is given up for another
+/// attempt, if there is one.
+pub(super) fn given_up(gateway: &Gateway, ctx: &mut RequestContext, outcome: Outcome) -> Result<()> {
+    if moves_on(gateway, ctx, outcome, Phase::Headed) {
+        return Err(another(format!("no content: {}", outcome.as_str())));
     }
-    if *kind == EXCEPTION_FIRST {
-        return setback_of(&shared.exception()?);
+    Ok(())
+}
+
+/// Ends an attempt, and decides whether the request goes on to another one.
+pub(super) fn goes_on(gateway: &Gateway, ctx: &mut RequestContext, ongoing: Ongoing, ending: &Ending) -> bool {
+    end(gateway, ongoing, ending);
+    let verdict = verdict_on(ending.outcome, ending.phase);
+    let Some(admitted) = ctx.admitted_mut().filter(|_| verdict.next == Next::OtherDeployment) else {
+        return false;
+    };
+    if admitted.shared.deserted() {
+        admitted.stay(); // Nobody waits for another answer.
     }
-    let began = attempt.first_byte.is_some();
-    if *kind == UPSTREAM_SILENT {
-        return (!began || attempt.watch.waits()).then_some(Setback::ModelTimeout);
+    let goes_on = matches!(select::choose(gateway, admitted, Some(&verdict)), Step::Try { .. });
+    // It may have been served all the same, and whoever pays for it must not find it missing.
+    admitted.spoiled |= goes_on && verdict.may_be_billed;
+    goes_on
+}
+
+/// Reports to a deployment what became of an attempt.
+fn end(gateway: &Gateway, ongoing: Ongoing, ending: &Ending) {
+    let target = Arc::clone(ongoing.target());
+    let changes = ongoing.end(ending);
+    let what = ending.outcome.as_str();
+    match changes.own {
+        Some(Change::Cooled(cause)) => {
+            gateway.metrics.cooled(target.id.as_str(), cause.as_str());
+            tracing::warn!(deployment = %target.id, status = ending.status, "cools, last because of: {what}");
+        }
+        Some(Change::Recovered) => tracing::info!(deployment = %target.id, "works again"),
+        None => {}
     }
-    let broke = *kind == BROKE_FIRST || (*error.esource() == ErrorSource::Upstream && attempt.watch.waits());
-    (broke && *kind != TOTAL_TIMEOUT).then_some(Setback::Connect)
+    match changes.host {
+        Some(Change::Cooled(_)) => {
+            gateway.metrics.endpoint_cooled(&target.host.authority);
+            tracing::warn!(host = %target.host.authority, "cannot be reached, and is left alone for a while");
+        }
+        Some(Change::Recovered) => tracing::info!(host = %target.host.authority, "can be reached again"),
+        None => {}
+    }
+}
+
+/// The request is over: what its last attempt says, if it has not been asked before.
+pub(super) fn ended(gateway: &Gateway, ctx: &mut RequestContext, error: Option<&Error>) {
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+        return;
+    };
+    let (Some(ongoing), Some(status)) = (attempt.ongoing.take(), attempt.status) else {
+        return; // Dropped, it says nothing.
+    };
+    let outcome = match (admitted.shared.ended_badly(), error) {
+        (Some(Flaw::Exception), _) => {
+            Outcome::Exception(Exception::of(&admitted.shared.exception().unwrap_or_default()))
+        }
+        (Some(Flaw::Broke | Flaw::Damaged), _) => Outcome::Broke,
+        (Some(Flaw::Silent), _) => Outcome::TimedOut(Late::Idle),
+        (Some(Flaw::TooLong), _) => Outcome::TimedOut(Late::Total),
+        (None, None) => Outcome::Served,
+        // The budget ended it, not the deployment.
+        (None, Some(error)) if *error.etype() == BUDGET_SPENT => Outcome::Served,
+        (None, Some(error)) => match outcome_of(error, attempt, false) {
+            Some(outcome) => outcome,
+            None => return,
+        },
+    };
+    let latency = match (outcome, attempt.sent) {
+        (Outcome::Served, Some(sent)) if admitted.call.streams() => {
+            attempt.first_byte.map(|first| first.saturating_duration_since(sent))
+        }
+        (Outcome::Served, Some(sent)) => Some(sent.elapsed()),
+        _ => None,
+    };
+    let ending = Ending { outcome, phase: Phase::Content, status: Some(status), latency, tokens: attempt.tokens };
+    end(gateway, ongoing, &ending);
+}
+
+/// The last attempt failed before an answer, and there is none to deliver.
+fn give_up_on(gateway: &Gateway, ctx: &mut RequestContext, target: &Target, outcome: Outcome, error: &Error) {
+    if let Some((admitted, attempt)) = ctx.dispatched_mut() {
+        admitted.spoiled |= attempt.sent.is_some();
+    }
+    gateway.metrics.set_back(target.id.as_str(), outcome.as_str());
+    ctx.set_back(target, None, outcome);
+    ctx.failure = Some(unreachable_deployments().because(error.to_string()));
 }
 
 /// The failure that a client is told of for an error of Pingora's.

@@ -44,8 +44,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::aws::sigv4::Signer;
 use crate::budget::period::Windows;
-use crate::config::{Budgets, Limits};
-use crate::deployment::fleet::{Fleet, Group};
+use crate::config::{Budgets, Limits, Router};
+use crate::deployment::fleet::Fleet;
 use crate::deployment::profiles::Profiles;
 use crate::keys::authenticate::Authenticator;
 use crate::keys::register::Register;
@@ -67,8 +67,7 @@ pub struct Parts {
     pub fleet: Arc<Fleet>,
     pub profiles: Arc<Profiles>,
     pub limits: Limits,
-    pub num_retries: u32,
-    pub connect_timeout: Duration,
+    pub router: Router,
     pub allow_unlisted_models: bool,
     pub price_book: Arc<PriceBook>,
     /// Price of one call of an operation that reports no usage.
@@ -131,8 +130,7 @@ pub struct Gateway {
     fleet: Arc<Fleet>,
     profiles: Arc<Profiles>,
     limits: Limits,
-    num_retries: u32,
-    connect_timeout: Duration,
+    router: Router,
     allow_unlisted_models: bool,
     price_book: Arc<PriceBook>,
     operation_prices: BTreeMap<String, NanoUsd>,
@@ -202,8 +200,7 @@ impl Gateway {
             fleet: parts.fleet,
             profiles: parts.profiles,
             limits: parts.limits,
-            num_retries: parts.num_retries,
-            connect_timeout: parts.connect_timeout,
+            router: parts.router,
             allow_unlisted_models: parts.allow_unlisted_models,
             price_book: parts.price_book,
             operation_prices: parts.operation_prices,
@@ -235,11 +232,6 @@ impl Gateway {
     fn drain(&self) -> Option<shared::Drain> {
         let timeout = self.budgets.drain_timeout;
         (!timeout.is_zero()).then_some(shared::Drain { timeout, bytes_max: self.budgets.drain_bytes_max })
-    }
-
-    /// Attempts a request may make in all, over distinct deployments.
-    fn attempts_max(&self, group: &Group) -> usize {
-        usize::try_from(self.num_retries).unwrap_or(usize::MAX).saturating_add(1).min(group.targets.len())
     }
 }
 

@@ -12,7 +12,7 @@ use pingora_proxy::Session;
 use super::context::{RequestContext, milliseconds};
 use super::event_stream::LastWords;
 use super::reserve::Booking;
-use super::{Gateway, LocalAnswer, settle, watch};
+use super::{Gateway, LocalAnswer, failover, settle, watch};
 use crate::aws::eventstream;
 use crate::aws::operation::Streaming;
 use crate::error::{Failure, Fault};
@@ -107,7 +107,7 @@ fn budget_headers(booking: &Booking) -> Vec<(&'static str, String)> {
 /// Reads usage out of a piece of the answer. Synchronous, and never alters a byte.
 ///
 /// # Errors
-/// Those of [`watch::look`], before anything of the answer has left.
+/// Those of [`watch::look`], and that another deployment is asked, before anything of the answer has left.
 pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option<&Bytes>, end: bool) -> Result<()> {
     let Some((admitted, attempt)) = ctx.dispatched_mut() else {
         return Ok(());
@@ -115,7 +115,15 @@ pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option
     if let (Some(reader), Some(bytes)) = (attempt.reader.as_mut(), bytes) {
         reader.push(bytes);
     }
-    watch::look(admitted, attempt, bytes.map(Bytes::as_ref), end)?;
+    if let Some(failed) = watch::look(admitted, attempt, bytes.map(Bytes::as_ref), end)? {
+        failover::given_up(gateway, ctx, failed)?;
+        if let Some((admitted, attempt)) = ctx.dispatched_mut() {
+            watch::passes(admitted, attempt);
+        }
+    }
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
+        return Ok(());
+    };
     if let (Some(reader), Some(booking)) = (attempt.reader.as_ref(), admitted.booking.as_ref())
         && let Some(bound) = &booking.bound
         && admitted.shared.purse.grows()
@@ -188,6 +196,10 @@ async fn write(
     }
     response.insert_header("x-dheera-ai-call-id", ctx.record.call_id.as_str())?;
     response.insert_header("x-amzn-requestid", ctx.record.call_id.as_str())?;
+    if let Some((attempts, deployment)) = ctx.attempted() {
+        response.insert_header("x-dheera-ai-attempts", attempts.to_string())?;
+        response.insert_header("x-dheera-ai-deployment", deployment)?;
+    }
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     // What was not read of the request must never be taken for the next one.
     let unread = !session.is_body_done();

@@ -2,21 +2,31 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use pingora_core::Result;
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::context::{Admitted, Attempt, RequestContext, Stage};
+use super::context::{Admitted, Attempt, Chosen, RequestContext, Stage};
 use super::shared::Silence;
 use super::watch::Watch;
 use super::{Gateway, failover, reserve, settle};
 use crate::aws::error_body::ErrorType;
-use crate::aws::operation::Streaming;
+use crate::aws::operation::{Metering, Streaming};
+use crate::config::Router;
 use crate::credentials::UpstreamAuth;
-use crate::deployment::fleet::Target;
-use crate::deployment::outcome::Setback;
+use crate::deployment::affinity::KeySource;
+use crate::deployment::attempts::{Circumstances, Step, Why};
+use crate::deployment::fleet::{Group, Target};
+use crate::deployment::host::ConnectFailure;
+use crate::deployment::live::{Ending, Ongoing};
+use crate::deployment::outcome::{Outcome, Phase, Verdict};
+use crate::deployment::select::{Strategy, View};
 use crate::error::{Failure, Fault};
+use crate::price::book::{Query, Surface};
+use crate::price::rates::Dimension;
+use crate::types::ids::ModelId;
 use crate::types::money::NanoUsd;
 use crate::usage::UsageReader;
 
@@ -31,7 +41,8 @@ const HTTP2_STREAMS_MAX: usize = 1;
 /// times as much.
 const HTTP2_WINDOW_BYTES: u32 = 128 * 1024;
 
-/// Picks deployments until one has credentials and an address.
+/// The peer of the next attempt: of the deployment that has been chosen for it, or of the next that has credentials and
+/// an address.
 pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
     loop {
         let Some(admitted) = ctx.admitted_mut() else {
@@ -55,37 +66,140 @@ pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Re
             }
             continue;
         }
-        let again = admitted.again.take();
-        let repeated = again.is_some();
-        let Some((index, target)) = again.or_else(|| next(admitted)) else {
-            return failover::give_up(ctx, unreachable_deployments());
+        let Some(chosen) = admitted.chosen.take() else {
+            match choose(gateway, admitted, None) {
+                Step::Try { .. } => continue,
+                Step::Deliver(Why::Full { free_in }) => return failover::give_up(ctx, full(free_in)),
+                _ => return failover::give_up(ctx, unreachable_deployments()),
+            }
         };
         let bearer = admitted.call.operation.bearer;
         let bidirectional = admitted.call.operation.streaming == Streaming::Bidirectional;
-        let ready = ready(&target, bearer).await;
-        let address = target.host.address().await;
-        match (ready, address) {
+        if !chosen.pause.is_zero() {
+            tokio::time::sleep(chosen.pause).await;
+        }
+        let target = Arc::clone(&chosen.target);
+        let outcome = match (ready(&target, bearer).await, target.host.address().await) {
             (Ok(auth), Ok(address)) => {
-                let mut peer = peer(gateway, &target, address, repeated);
+                let mut peer = peer(gateway, &target, address, chosen.repeated);
                 if bidirectional {
                     over_http2(&mut peer);
                 }
-                dispatch(ctx, index, target, address, auth, repeated);
+                dispatch(ctx, chosen, address, auth);
                 return Ok(Box::new(peer));
             }
             (Err(error), _) => {
                 tracing::error!(deployment = %target.id, "credentials: {error}");
-                set_back(gateway, ctx, &target, Setback::Credentials);
+                Outcome::Credentials
             }
             (_, Err(error)) => {
                 tracing::error!(deployment = %target.id, "{error}");
-                set_back(gateway, ctx, &target, Setback::Connect);
+                Outcome::NotConnected(ConnectFailure::Name)
             }
-        }
-        if !ctx.admitted_mut().is_some_and(|admitted| admitted.may_go_on()) {
+        };
+        gateway.metrics.set_back(target.id.as_str(), outcome.as_str());
+        ctx.set_back(&target, None, outcome);
+        let ending = Ending::of(outcome, Phase::Connecting, None);
+        if !failover::goes_on(gateway, ctx, chosen.ongoing, &ending) {
             return failover::give_up(ctx, unreachable_deployments());
         }
     }
+}
+
+/// Decides where the request goes, at its beginning or after an attempt that ended with a verdict, and takes a place
+/// there for the attempt. Only [`Step::Try`] means that there is one.
+pub(super) fn choose(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&Verdict>) -> Step {
+    let Router { strategy, retry_budget_percent, cooldown, .. } = gateway.router;
+    let streams = admitted.call.streams();
+    // A place that another request took first is one that made progress, and the next look sees it.
+    for _ in 0..=admitted.group.targets.len() {
+        let now = Instant::now();
+        let views = views(gateway, admitted, strategy, streams, now);
+        let circumstances = Circumstances {
+            strategy,
+            affinity: admitted.affinity,
+            retry_budget_percent,
+            now,
+            random: fastrand::u64(..),
+        };
+        let step = {
+            let mut budget = admitted.group.retries.lock();
+            match verdict {
+                None => admitted.attempts.next(&views, &mut budget, &circumstances),
+                Some(verdict) => admitted.attempts.after(verdict, &views, &mut budget, &circumstances),
+            }
+        };
+        let Step::Try { choice, pause } = step else {
+            if step == Step::Deliver(Why::RetryBudget) {
+                gateway.metrics.retry_budget_exhausted();
+            }
+            return step;
+        };
+        let Some(target) = admitted.group.targets.get(choice.index).map(Arc::clone) else {
+            return Step::Deliver(Why::NoneLeft);
+        };
+        if let Some(ongoing) = Ongoing::begin(&target, choice.availability, streams, cooldown, now) {
+            if let (0, Some(home)) = (admitted.attempts.made(), choice.affinity) {
+                gateway.metrics.affinity(home.as_str());
+            }
+            admitted.attempts.begun(choice.index);
+            admitted.chosen = Some(Chosen { index: choice.index, target, ongoing, pause, repeated: false });
+            return step;
+        }
+    }
+    Step::Deliver(Why::Full { free_in: Duration::from_secs(1) })
+}
+
+/// What may be known of each deployment.
+fn views(gateway: &Gateway, admitted: &Admitted, strategy: Strategy, streams: bool, now: Instant) -> Vec<View> {
+    let view = |(index, target): (usize, &Arc<Target>)| {
+        let mut traits = target.traits;
+        if strategy == Strategy::CostBased {
+            traits.rate = rate(gateway, admitted, target);
+        }
+        target.live.view(&traits, target.host.health.availability(now), admitted.attempts.tried(index), streams, now)
+    };
+    admitted.group.targets.iter().enumerate().map(view).collect()
+}
+
+/// The price of a token in and one out, which orders deployments of a model well enough.
+fn rate(gateway: &Gateway, admitted: &Admitted, target: &Target) -> Option<u64> {
+    let model_id = target.model_id.as_ref().map(ModelId::as_str).or(admitted.called.as_deref())?;
+    let query = Query {
+        model_id,
+        region: target.region.as_str(),
+        surface: Surface::Runtime,
+        base_model: target.base_model.as_ref().map(ModelId::as_str),
+        invoked_model: None,
+    };
+    let price = gateway.price_book.price(&query, target.price.as_ref())?;
+    let listed = |dimension| price.listed(dimension, 0, None).map_or(0, |rate| rate.0);
+    Some(listed(Dimension::Input).saturating_add(listed(Dimension::Output)))
+}
+
+/// The key by which a request stays with one deployment, if it is to.
+pub(super) fn affinity(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    group: &Group,
+    metering: Metering,
+    body: &[u8],
+) -> Option<u64> {
+    if group.targets.len() < 2 {
+        return None;
+    }
+    let names = &gateway.router.affinity_headers;
+    let header = names.iter().find_map(|name| headers.get(name.as_str())).map(http::HeaderValue::as_bytes);
+    let converses = matches!(
+        metering,
+        Metering::Converse
+            | Metering::ConverseStream
+            | Metering::InvokeModel
+            | Metering::InvokeModelStream
+            | Metering::AnthropicMessages
+            | Metering::OpenAiChat
+    );
+    KeySource { header, body: if converses { body } else { &[] } }.key(gateway.router.cache_affinity)
 }
 
 const INTERNAL: &str = "The proxy could not handle the request. Try again, and tell its operator if this goes on.";
@@ -99,11 +213,15 @@ pub(super) fn unreachable_deployments() -> Failure {
     .with(|response| response.retry_after(Duration::from_secs(1)))
 }
 
-fn next(admitted: &mut Admitted) -> Option<(usize, Arc<Target>)> {
-    let (index, target) = admitted.group.pick(&admitted.tried, fastrand::u64(..))?;
-    let target = Arc::clone(target);
-    admitted.tried.push(index);
-    Some((index, target))
+/// Every deployment is at the limits that the configuration sets for it.
+fn full(free_in: Duration) -> Failure {
+    Failure::new(
+        Fault::Limit,
+        "deployments_full",
+        ErrorType::Throttling,
+        "Every deployment of this model has reached the requests or tokens that its operator allows it. Try again later.",
+    )
+    .with(|response| response.retry_after(free_in))
 }
 
 /// Credentials that the operation accepts: a Bedrock API key serves only those that take one.
@@ -118,23 +236,12 @@ async fn ready(target: &Target, takes_bearer: bool) -> std::result::Result<Upstr
     }
 }
 
-fn set_back(gateway: &Gateway, ctx: &mut RequestContext, target: &Target, setback: Setback) {
-    gateway.metrics.set_back(target.id.as_str(), setback.as_str());
-    ctx.set_back(target, None, setback);
-}
-
-fn dispatch(
-    ctx: &mut RequestContext,
-    index: usize,
-    target: Arc<Target>,
-    address: SocketAddr,
-    auth: UpstreamAuth,
-    repeated: bool,
-) {
+fn dispatch(ctx: &mut RequestContext, chosen: Chosen, address: SocketAddr, auth: UpstreamAuth) {
     let stage = std::mem::replace(&mut ctx.stage, Stage::Finished);
     let (Stage::Admitted(admitted) | Stage::Dispatched(admitted, _)) = stage else {
         return;
     };
+    let Chosen { index, target, ongoing, repeated, .. } = chosen;
     let streams = admitted.call.streams();
     admitted.shared.watch(Silence {
         first_byte: if streams { target.stream_timeout } else { target.timeout },
@@ -152,12 +259,14 @@ fn dispatch(
         watch: Watch::default(),
         target,
         address,
+        ongoing: Some(ongoing),
         auth,
         request_bytes_streamed: 0,
         repeated,
         sent: None,
         first_byte: None,
         status: None,
+        tokens: None,
     };
     ctx.stage = Stage::Dispatched(admitted, Box::new(attempt));
 }
@@ -165,8 +274,8 @@ fn dispatch(
 fn peer(gateway: &Gateway, target: &Target, address: SocketAddr, repeated: bool) -> HttpPeer {
     let endpoint = &target.host.endpoint;
     let mut peer = HttpPeer::new(address, endpoint.tls, endpoint.host.clone());
-    peer.options.connection_timeout = Some(gateway.connect_timeout);
-    peer.options.total_connection_timeout = Some(gateway.connect_timeout.saturating_mul(2));
+    peer.options.connection_timeout = Some(gateway.router.connect_timeout);
+    peer.options.total_connection_timeout = Some(gateway.router.connect_timeout.saturating_mul(2));
     peer.options.write_timeout = Some(target.idle_timeout);
     peer.options.idle_timeout = Some(KEEPALIVE);
     if repeated {

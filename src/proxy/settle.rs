@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use pingora_proxy::Session;
 
-use super::Gateway;
 use super::context::{Admitted, Attempt, RequestContext, Stage, milliseconds};
 use super::event_stream::Ended;
 use super::reserve::Booking;
 use super::shared::Flaw;
+use super::{Gateway, failover};
 use crate::aws::operation::Metering;
 use crate::budget::entry::Row;
 use crate::config::UnknownUsage;
@@ -37,6 +37,7 @@ pub(super) fn measure(gateway: &Gateway, ctx: &mut RequestContext) {
         record.reason = Some("exception_frame");
         record.error_type = Some(exception.clone());
     }
+    attempt.tokens = metered.usage.as_ref().map(|usage| (usage.total_input() + usage.output).0);
     record.usage_certainty = certainty(admitted.call.operation.metering, &metered);
     if let Some(exception) = &metered.exception {
         admitted.shared.set_exception(exception);
@@ -261,6 +262,7 @@ pub(super) fn settle(
         reader.interrupted();
     }
     measure(gateway, ctx);
+    failover::ended(gateway, ctx, error);
     give_back(gateway, ctx);
     let duration = ctx.arrived.elapsed();
     let response_bytes = session.as_downstream().body_bytes_sent();

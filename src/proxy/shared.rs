@@ -20,11 +20,8 @@ pub(super) const UPSTREAM_SILENT: ErrorType = ErrorType::new("UpstreamSilent");
 /// The error type of an answer that was not complete in time.
 pub(super) const TOTAL_TIMEOUT: ErrorType = ErrorType::new("TotalTimeout");
 
-/// The error type of a stream that said nothing but an exception, whose name is [`Shared::exception`]. Only raised while
-/// nothing of it has left, and another deployment may be asked.
-pub(super) const EXCEPTION_FIRST: ErrorType = ErrorType::new("ExceptionFirst");
-
-/// The error type of a stream that ended, or was damaged, before its content; raised as [`EXCEPTION_FIRST`] is.
+/// The error type of a stream that ended before its content. Only raised while nothing of it has left, and another
+/// deployment may be asked.
 pub(super) const BROKE_FIRST: ErrorType = ErrorType::new("BrokeFirst");
 
 /// The error type of an answer that says that the prompt is too long for the model. Only raised where somebody watches

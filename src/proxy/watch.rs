@@ -5,15 +5,16 @@
 //! up as if nothing had come. What is given up for which error is decided in `failover.rs`.
 
 use http::header;
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 
 use super::context::{Admitted, Attempt};
-use super::shared::{BROKE_FIRST, CONTEXT_WINDOW, EXCEPTION_FIRST, Flaw, Shared};
+use super::shared::{CONTEXT_WINDOW, Flaw, Shared};
 use crate::aws::eventstream;
 use crate::aws::operation::Streaming;
 use crate::deployment::context_window;
-use crate::deployment::first_event::{Beginning, FirstEvent, setback_of};
+use crate::deployment::first_event::{Beginning, FirstEvent};
+use crate::deployment::outcome::{Exception, Outcome};
 
 /// What is watched for in the answer of one attempt.
 #[derive(Debug, Default)]
@@ -69,53 +70,59 @@ fn is_lines(media_type: &str) -> bool {
     media_type.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
-/// A piece of the answer, or its end.
+/// A piece of the answer, or its end. The outcome of a stream that has failed before its content, of which nothing has
+/// left: it is given up, or [`passes`].
 ///
 /// # Errors
-/// [`EXCEPTION_FIRST`], [`BROKE_FIRST`] and [`CONTEXT_WINDOW`], while nothing of the answer has left.
-pub(super) fn look(admitted: &Admitted, attempt: &mut Attempt, bytes: Option<&[u8]>, end: bool) -> Result<()> {
+/// [`CONTEXT_WINDOW`], while nothing of the answer has left.
+pub(super) fn look(
+    admitted: &Admitted,
+    attempt: &mut Attempt,
+    bytes: Option<&[u8]>,
+    end: bool,
+) -> Result<Option<Outcome>> {
     let watch = &mut attempt.watch;
     if let Some(refusal) = &mut watch.refusal {
         refusal.extend_from_slice(bytes.unwrap_or_default());
         if refusal.len() > context_window::BODY_BYTES_MAX {
             watch.refusal = None;
         } else if end && context_window::is_exceeded(watch.error_type.as_deref(), refusal) {
-            return given_up(CONTEXT_WINDOW, "the prompt is too long for the model");
+            return Err(Error::explain(CONTEXT_WINDOW, "the prompt is too long for the model").into_up());
         }
     }
     let Some(first_event) = &mut watch.first_event else {
-        return Ok(());
+        return Ok(None);
     };
-    let may_be_given_up = || may_be_given_up(admitted);
-    match first_event.push(bytes.unwrap_or_default()) {
-        Beginning::Opening if !end => return Ok(()),
-        Beginning::Content => {}
+    let failed = match first_event.push(bytes.unwrap_or_default()) {
+        Beginning::Opening if !end => return Ok(None),
+        Beginning::Content => None,
         Beginning::Failed { name, at_once } => {
             watch.refused = at_once;
             admitted.shared.set_exception(&name);
-            if may_be_given_up() && setback_of(&name).is_some() {
-                return given_up(EXCEPTION_FIRST, "the stream began with an exception");
-            }
+            let exception = Exception::of(&name);
+            (exception != Exception::Client).then_some(Outcome::Exception(exception))
         }
         beginning => {
             let flaw = if beginning == Beginning::Damaged { Flaw::Damaged } else { Flaw::Broke };
             admitted.shared.set_flaw(flaw);
-            if may_be_given_up() {
-                return given_up(BROKE_FIRST, "the stream broke before its content");
-            }
+            Some(Outcome::Broke)
         }
+    };
+    let given_up = failed.filter(|_| may_be_given_up(admitted));
+    if given_up.is_none() {
+        passes(admitted, attempt);
     }
-    watch.first_event = None;
+    Ok(given_up)
+}
+
+/// Nothing is looked for any more: the answer goes on as it is.
+pub(super) fn passes(admitted: &Admitted, attempt: &mut Attempt) {
+    attempt.watch.first_event = None;
     admitted.shared.begin_content();
-    Ok(())
 }
 
 /// Whether another deployment can be asked in place of this one, and there is still somebody to ask for.
 fn may_be_given_up(admitted: &Admitted) -> bool {
     let shared: &Shared = &admitted.shared;
     shared.holds_opening() && !shared.deserted() && admitted.may_go_on()
-}
-
-fn given_up(kind: ErrorType, why: &'static str) -> Result<()> {
-    Err(Error::explain(kind, why).into_up())
 }

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::types::money::NanoUsd;
@@ -55,6 +55,14 @@ pub struct Metrics {
     profile_lookups: IntCounterVec,
     setbacks: IntCounterVec,
     broken_answers: IntCounterVec,
+    retry_budget_exhausted: IntCounter,
+    affinity: IntCounterVec,
+    cooldowns: IntCounterVec,
+    endpoint_cooldowns: IntCounterVec,
+    deployment_state: IntGaugeVec,
+    deployment_in_flight: IntGaugeVec,
+    deployment_latency: GaugeVec,
+    endpoint_state: IntGaugeVec,
     refused: IntCounterVec,
     in_flight: IntGauge,
     queued: IntGauge,
@@ -155,6 +163,54 @@ impl Metrics {
                 "dheera_ai_broken_answers_total",
                 "Answers that began as a success and did not end as one, by cause.",
                 &["deployment", "cause"],
+            )?,
+            retry_budget_exhausted: counter(
+                &registry,
+                "dheera_ai_retry_budget_exhausted_total",
+                "Errors delivered although a deployment was left, because the retry budget was used up.",
+            )?,
+            affinity: counters(
+                &registry,
+                "dheera_ai_cache_affinity_total",
+                "Requests that belong to a deployment: whether they got there (hit), it had too much to do (busy), or it \
+                 could not be used (away).",
+                &["result"],
+            )?,
+            cooldowns: counters(
+                &registry,
+                "dheera_ai_deployment_cooldowns_total",
+                "Cooldowns of a deployment, by cause: throttle or failures.",
+                &["deployment", "cause"],
+            )?,
+            endpoint_cooldowns: counters(
+                &registry,
+                "dheera_ai_endpoint_cooldowns_total",
+                "Cooldowns of a server that could not be reached, for all deployments behind it.",
+                &["host"],
+            )?,
+            deployment_state: gauges(
+                &registry,
+                "dheera_ai_deployment_state",
+                "Whether a deployment is in use (0), half-open (1) or cools (2).",
+                &["deployment"],
+            )?,
+            deployment_in_flight: gauges(
+                &registry,
+                "dheera_ai_deployment_in_flight",
+                "Requests under way at a deployment.",
+                &["deployment"],
+            )?,
+            deployment_latency: seconds(
+                &registry,
+                "dheera_ai_deployment_latency_seconds",
+                "Moving average by which deployments are chosen: to the first byte of a stream, to the end of a whole answer.",
+                &["deployment", "kind"],
+            )?,
+            endpoint_state: gauges(
+                &registry,
+                "dheera_ai_endpoint_state",
+                "Whether a server is in use (0), half-open (1) or cools (2), as requests find it.",
+                &["host"],
             )?,
             refused: counters(
                 &registry,
@@ -344,6 +400,40 @@ impl Metrics {
     /// An answer that began as a success did not end as one.
     pub fn ended_badly(&self, deployment: &str, cause: &str) {
         self.broken_answers.with_label_values(&[deployment, cause]).inc();
+    }
+
+    pub fn retry_budget_exhausted(&self) {
+        self.retry_budget_exhausted.inc();
+    }
+
+    /// A request that belongs to a deployment got there, or did not.
+    pub fn affinity(&self, result: &str) {
+        self.affinity.with_label_values(&[result]).inc();
+    }
+
+    /// A deployment began a cooldown.
+    pub fn cooled(&self, deployment: &str, cause: &str) {
+        self.cooldowns.with_label_values(&[deployment, cause]).inc();
+    }
+
+    /// A server began a cooldown.
+    pub fn endpoint_cooled(&self, host: &str) {
+        self.endpoint_cooldowns.with_label_values(&[host]).inc();
+    }
+
+    /// How a deployment does: its state as a number, its requests under way, and its latencies in microseconds.
+    pub fn deployment(&self, deployment: &str, state: u8, in_flight: u32, latencies_us: [(&str, Option<f64>); 2]) {
+        self.deployment_state.with_label_values(&[deployment]).set(state.into());
+        self.deployment_in_flight.with_label_values(&[deployment]).set(in_flight.into());
+        for (kind, latency_us) in latencies_us {
+            if let Some(latency_us) = latency_us {
+                self.deployment_latency.with_label_values(&[deployment, kind]).set(latency_us / 1e6);
+            }
+        }
+    }
+
+    pub fn endpoint_state(&self, host: &str, state: u8) {
+        self.endpoint_state.with_label_values(&[host]).set(state.into());
     }
 
     pub fn refused(&self, fault: &str, reason: &str) {
@@ -602,6 +692,12 @@ fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<In
 
 fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
     let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+    let gauges = GaugeVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(gauges.clone()))?;
     Ok(gauges)
 }

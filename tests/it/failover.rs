@@ -1,6 +1,6 @@
 //! Which deployment serves, and what happens when one does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -71,14 +71,16 @@ async fn calls_are_shared_by_weight() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_that_fails_is_replaced_by_another() {
-    let rig = Rig::with(&[in_region(WEST), in_region(EAST)], "").await;
+    // With cooldowns the deployment would be asked no more after the first throttle.
+    let rig = Rig::with(&[in_region(WEST), in_region(EAST)], "router_settings:\n  disable_cooldowns: true\n").await;
     let error = |status: u16, name: &str| json!({ "kind": "error", "status": status, "error_type": name });
     for (fault, status, setback) in [
         (json!({ "kind": "throttle", "retry_after_s": 9 }), json!(429), "throttled"),
         (error(503, "ServiceUnavailableException"), json!(503), "server_error"),
         (error(500, "InternalServerException"), json!(500), "server_error"),
         (error(408, "ModelTimeoutException"), json!(408), "model_timeout"),
-        (json!({ "kind": "reset" }), Value::Null, "connect"),
+        (error(424, "ModelErrorException"), json!(424), "model_error"),
+        (json!({ "kind": "reset" }), Value::Null, "broke"),
     ] {
         for asked in [Asked::converse(CLAUDE), Asked::converse("/bedrock/model/claude/converse-stream")] {
             rig.simulator.behave(rules(&json!([{ "match": { "region": "us-west-2" }, "fault": fault }])));
@@ -100,7 +102,7 @@ async fn a_deployment_that_fails_is_replaced_by_another() {
         }
     }
     let retries = rig.proxy.metrics().await.sums_by("dheera_ai_retries_total", "reason");
-    for reason in ["throttled", "server_error", "model_timeout", "connect"] {
+    for reason in ["throttled", "server_error", "model_timeout", "model_error", "broke"] {
         assert!(retries[reason] > 0, "{retries:?}");
     }
 }
@@ -129,6 +131,8 @@ async fn a_deployment_that_refuses_connections_is_replaced_by_another() {
         let answer = connection.call(&Asked::converse("/bedrock/model/dead/converse")).await;
         answer.assert_error(503, "ServiceUnavailableException");
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
+        let attempted = (answer.header("x-dheera-ai-attempts"), answer.header("x-dheera-ai-deployment"));
+        assert_eq!(attempted, (Some("1"), Some("dead-1")));
         let text = answer.text();
         assert!(!text.contains("127.0.0.1") && !text.contains("refused"), "internals in {text}");
         assert_eq!(rig.proxy.record(answer.call_id()).await["reason"], "unreachable");
@@ -143,7 +147,6 @@ async fn a_mistake_of_the_client_is_not_tried_elsewhere_and_passes_unchanged() {
         (403, "AccessDeniedException"),
         (404, "ResourceNotFoundException"),
         (413, "RequestEntityTooLargeException"),
-        (424, "ModelErrorException"),
     ] {
         rig.simulator.clear_requests();
         let message = "as AWS says it: \u{fc}ber 9000";
@@ -185,22 +188,43 @@ async fn no_deployment_is_tried_twice_and_the_last_error_passes_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_that_does_not_answer_in_time_is_not_asked_again_but_for_a_stream() {
+async fn a_deployment_that_does_not_answer_in_time_is_replaced_by_another() {
+    let rest = "router_settings:\n  timeout: 0.2\n  disable_cooldowns: true\n";
+    let rig = Rig::with(&[in_region(WEST), in_region(EAST)], rest).await;
+    let stall = json!({ "match": { "region": "us-west-2" }, "fault": { "kind": "stall_before_header" } });
+    rig.simulator.behave(rules(&json!([stall])));
+    for asked in [Asked::converse(CLAUDE), Asked::converse("/bedrock/model/claude/converse-stream")] {
+        let mut failed_over = 0;
+        while failed_over == 0 {
+            let answer = rig.proxy.call(&asked).await;
+            assert_eq!((answer.status, answer.header("x-dheera-ai-region")), (200, Some("us-east-1")), "{answer:?}");
+            if let [first, _] = attempts(&rig, &answer).await.as_slice() {
+                failed_over += 1;
+                assert_eq!((&first["setback"], &first["status"]), (&json!("timeout"), &Value::Null));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_no_deployment_answers_in_time_each_was_asked_once() {
     let rig = three("router_settings:\n  timeout: 0.2\n").await;
     rig.simulator.behave(rules(&json!([{ "fault": { "kind": "stall_before_header" } }])));
     for http in [Http::One, Http::Two] {
-        for (asked, attempts) in
-            [(Asked::converse(CLAUDE), 1), (Asked::converse("/bedrock/model/claude/converse-stream"), 3)]
-        {
+        for asked in [Asked::converse(CLAUDE), Asked::converse("/bedrock/model/claude/converse-stream")] {
             let before = rig.forwarded();
             let answer = Connection::open(rig.proxy.address, http).await.call(&asked).await;
             answer.assert_error(408, "ModelTimeoutException");
             assert_eq!(answer.header("x-should-retry"), Some("false"));
-            assert_eq!(rig.forwarded() - before, attempts, "{}", asked.path);
+            assert_eq!((rig.forwarded() - before, answer.header("x-dheera-ai-attempts")), (3, Some("3")));
+            let last = answer.header("x-dheera-ai-deployment").unwrap().to_owned();
             let record = rig.proxy.record(answer.call_id()).await;
+            let attempts = record["attempts"].as_array().unwrap();
+            let asked: BTreeSet<&str> = attempts.iter().filter_map(|attempt| attempt["deployment"].as_str()).collect();
+            assert_eq!(asked, BTreeSet::from(["claude-1", "claude-2", "claude-3"]));
             assert_eq!(
-                (&record["reason"], &record["fault"]),
-                (&json!("upstream_timeout"), &json!("upstream")),
+                (&record["reason"], &record["fault"], &record["attempts"][2]["deployment"]),
+                (&json!("upstream_timeout"), &json!("upstream"), &json!(last)),
                 "{record}"
             );
         }

@@ -52,22 +52,22 @@ fn failures() -> Vec<(Value, &'static str)> {
     for (name, setback) in [
         ("throttlingException", "throttled"),
         ("modelNotReadyException", "throttled"),
-        ("internalServerException", "server_error"),
-        ("serviceUnavailableException", "server_error"),
-        ("modelStreamErrorException", "server_error"),
+        ("internalServerException", "exception"),
+        ("serviceUnavailableException", "exception"),
+        ("modelStreamErrorException", "exception"),
         ("modelTimeoutException", "model_timeout"),
     ] {
         failures.extend([0, 1].map(|after| (exception(name, after), setback)));
     }
     let error = json!({ "kind": "error_frame", "after_frames": 0, "code": "InternalFailure", "message": "no" });
-    failures.push((error, "server_error"));
+    failures.push((error, "exception"));
     for after in [0, 1] {
-        failures.push((json!({ "kind": "reset", "after_frames": after }), "connect"));
-        failures.push((json!({ "kind": "stall_mid_stream", "after_frames": after }), "model_timeout"));
-        failures.push((json!({ "kind": "bad_crc", "frame": after }), "connect"));
+        failures.push((json!({ "kind": "reset", "after_frames": after }), "broke"));
+        failures.push((json!({ "kind": "stall_mid_stream", "after_frames": after }), "timeout"));
+        failures.push((json!({ "kind": "bad_crc", "frame": after }), "broke"));
         for clean in [false, true] {
-            failures.push((json!({ "kind": "cut", "after_frames": after, "clean": clean }), "connect"));
-            failures.push((json!({ "kind": "cut_mid_frame", "after_frames": after, "clean": clean }), "connect"));
+            failures.push((json!({ "kind": "cut", "after_frames": after, "clean": clean }), "broke"));
+            failures.push((json!({ "kind": "cut_mid_frame", "after_frames": after, "clean": clean }), "broke"));
         }
     }
     failures
@@ -274,7 +274,7 @@ async fn a_stream_that_only_trickles_has_no_content_in_time() {
     assert_eq!((answer.status, &answer.broke, rest), (200, &None, 0), "{answer:?}");
     assert_eq!(frame_header(frames.last().unwrap(), ":exception-type"), Some("serviceUnavailableException"));
     let record = rig.proxy.record(answer.call_id()).await;
-    assert_eq!(record["attempts"][0]["setback"], "model_timeout", "{record}");
+    assert_eq!(record["attempts"][0]["setback"], "timeout", "{record}");
 }
 
 /// However lively, an answer that does not end in time is ended, and nobody else is asked for it.

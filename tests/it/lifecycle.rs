@@ -387,6 +387,9 @@ async fn systemd_is_told_of_the_start_the_succession_and_the_stop_and_that_all_i
         manager.told("WATCHDOG=1");
     }
     second.assert_serves(CLAUDE).await;
+    second.signal(Signal::SIGHUP);
+    assert!(manager.told("RELOADING=1").contains("MONOTONIC_USEC="));
+    manager.told("READY=1");
     second.signal(Signal::SIGTERM);
     manager.told("STOPPING=1");
     assert_eq!(second.ended().await.code(), Some(0), "{}", second.stderr());

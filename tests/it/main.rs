@@ -24,6 +24,7 @@ mod operations;
 mod overload;
 mod profiles;
 mod reload;
+mod routing;
 mod shipped_configs;
 mod streams;
 mod support;

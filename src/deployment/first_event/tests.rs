@@ -166,28 +166,3 @@ fn openings_without_end_count_as_content() {
         assert!(held < OPENING_BYTES_MAX && held > OPENING_BYTES_MAX - 2 * piece.len(), "{held}");
     }
 }
-
-#[test]
-fn only_exceptions_that_another_deployment_may_not_have_are_setbacks() {
-    for (name, expected) in [
-        ("throttlingException", Some(Setback::Throttled)),
-        ("ThrottlingException", Some(Setback::Throttled)),
-        ("modelNotReadyException", Some(Setback::Throttled)),
-        ("internalServerException", Some(Setback::ServerError)),
-        ("serviceUnavailableException", Some(Setback::ServerError)),
-        ("modelStreamErrorException", Some(Setback::ServerError)),
-        ("modelTimeoutException", Some(Setback::ModelTimeout)),
-        ("InternalFailure", Some(Setback::ServerError)),
-        ("overloaded_error", Some(Setback::ServerError)),
-        ("rate_limit_error", Some(Setback::Throttled)),
-        ("validationException", None),
-        ("accessDeniedException", None),
-        ("resourceNotFoundException", None),
-        ("serviceQuotaExceededException", None),
-        ("conflictException", None),
-        ("invalid_request_error", None),
-        ("unnamed", None),
-    ] {
-        assert_eq!(setback_of(name), expected, "{name}");
-    }
-}

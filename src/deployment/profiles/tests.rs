@@ -161,7 +161,7 @@ async fn the_next_fleet_knows_what_this_one_found_out_and_keeps_its_hosts() {
     assert!(targets.iter().all(|target| Arc::ptr_eq(&target.host, &host)));
     let known: Vec<_> = targets.iter().map(|target| stand.profiles.known(target)).collect();
     assert_eq!(known[0].base_model.as_ref().map(ToString::to_string), found.0[0], "without another question");
-    assert_eq!((known[0].weight, &known[1].base_model, stand.lookups()), (7, &None, 1));
+    assert_eq!((known[0].traits.weight, &known[1].base_model, stand.lookups()), (7, &None, 1));
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn connect(gateway: &Gateway, ctx: &mut RequestContext) -> Result<(Box<Htt
 /// A stream on a connection that is there, or on a new one.
 async fn open(gateway: &Gateway, peer: &HttpPeer) -> Result<HttpSession> {
     // Pingora's own deadline ends with the handshake of TLS.
-    let patience = gateway.connect_timeout.saturating_mul(2);
+    let patience = gateway.router.connect_timeout.saturating_mul(2);
     match pingora_timeout::timeout(patience, gateway.connections.get_http_session(peer)).await {
         Ok(opened) => opened.map(|(stream, _reused)| stream),
         Err(_elapsed) => Error::e_explain(ErrorType::ConnectTimedout, "no stream of HTTP/2 within its time"),

@@ -1,5 +1,6 @@
 //! A store that changes hands while it is used: both processes are of this test, with a `Movable` each.
 
+use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
@@ -11,7 +12,7 @@ struct Place(PathBuf);
 
 impl Place {
     fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("dheera-ai-movable-{}-{name}", std::process::id()));
+        let directory = env::temp_dir().join(format!("dheera-ai-movable-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         Self(directory)
     }
