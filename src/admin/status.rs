@@ -141,7 +141,7 @@ impl Status {
         }
         for target in self.targets() {
             let shown = target.live.show(now);
-            let latencies_us = [("stream", shown.streams_us), ("whole", shown.whole_us)];
+            let latencies_us = [shown.streams_us, shown.whole_us];
             self.metrics.deployment(target.id.as_str(), shown.state.number(), shown.in_flight, latencies_us);
             self.metrics.credentials_ready(target.id.as_str(), target.credentials.current().is_ok());
         }

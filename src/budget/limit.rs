@@ -149,6 +149,14 @@ impl Demands {
         !self.throttles.is_empty() || self.charges.iter().any(|charge| charge.limit.is_some())
     }
 
+    /// Whether every limit among `others` is one of these too.
+    #[must_use]
+    pub fn cover(&self, others: &Self) -> bool {
+        let mut limited = others.charges.iter().filter(|charge| charge.limit.is_some());
+        limited.all(|charge| self.charges.contains(charge))
+            && others.throttles.iter().all(|throttle| self.throttles.contains(throttle))
+    }
+
     /// Adds a charge, or tightens the one of the same account; returns its index.
     fn charge(&mut self, charge: Charge) -> usize {
         let Some(index) = self.charges.iter().position(|known| known.account == charge.account) else {

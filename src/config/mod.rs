@@ -277,6 +277,14 @@ pub struct Fallbacks {
     pub max: usize,
 }
 
+impl Fallbacks {
+    /// Whether no name has any.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.max == 0 || (self.by_model.is_empty() && self.context_window.is_empty() && self.default.is_empty())
+    }
+}
+
 /// Bounds on what a client may send and how slowly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {

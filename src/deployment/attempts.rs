@@ -15,7 +15,7 @@ use super::select::{Asked, Choice, Nothing, Strategy, View, select};
 /// Counts the attempts of one request.
 #[derive(Debug, Clone)]
 pub struct Attempts {
-    attempts_max: u32,
+    allowed: u32,
     made: u32,
     /// Attempts at each deployment of the present model name.
     tries: Vec<u32>,
@@ -66,7 +66,7 @@ pub enum Why {
 impl Attempts {
     #[must_use]
     pub const fn new(num_retries: u32) -> Self {
-        Self { attempts_max: num_retries.saturating_add(1), made: 0, tries: Vec::new() }
+        Self { allowed: num_retries.saturating_add(1), made: 0, tries: Vec::new() }
     }
 
     /// Over all model names.
@@ -80,10 +80,16 @@ impl Attempts {
         self.tries.get(index).is_some_and(|tries| *tries > 0)
     }
 
+    /// Whether there may be a further attempt, wherever it goes.
+    #[must_use]
+    pub const fn are_left(&self) -> bool {
+        self.made < self.allowed
+    }
+
     /// Whether there may be a further attempt, at one of so many deployments that was not tried yet.
     #[must_use]
     pub fn may_go_on(&self, deployments: usize) -> bool {
-        self.made < self.attempts_max && (0..deployments).any(|index| !self.tried(index))
+        self.are_left() && (0..deployments).any(|index| !self.tried(index))
     }
 
     /// The request goes on with another model name, of whose deployments none was tried.
@@ -93,7 +99,7 @@ impl Attempts {
 
     /// The present attempt is the last one: what goes there cannot be sent again.
     pub const fn stay(&mut self) {
-        self.attempts_max = self.made;
+        self.allowed = self.made;
     }
 
     /// An attempt at the deployment of this index begins.
@@ -127,7 +133,7 @@ impl Attempts {
     /// Where the next attempt goes, the first of the request or a further one.
     pub fn next(&self, views: &[View], budget: &mut RetryBudget, circumstances: &Circumstances) -> Step {
         let Circumstances { strategy, affinity, retry_budget_percent, now, random } = *circumstances;
-        if self.made >= self.attempts_max {
+        if self.made >= self.allowed {
             return Step::Deliver(Why::Exhausted);
         }
         let first = self.made == 0;

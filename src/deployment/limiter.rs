@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// When a place may become free where requests are limited by how many there are at a time.
 const SOON: Duration = Duration::from_secs(1);
@@ -147,8 +147,8 @@ mod tests {
         limiter.begin(start + Duration::from_secs(20));
         assert_eq!(limiter.used_share(start + Duration::from_secs(20), &quota), 1_000_000);
         assert_eq!(limiter.full_for(start + Duration::from_secs(25), &quota), Some(Duration::from_secs(35)));
-        assert_eq!(limiter.full_for(start + Duration::from_secs(60), &quota), None);
-        assert_eq!(limiter.used(start + Duration::from_secs(60)), Used::default());
+        assert_eq!(limiter.full_for(start + Duration::from_mins(1), &quota), None);
+        assert_eq!(limiter.used(start + Duration::from_mins(1)), Used::default());
     }
 
     #[test]

@@ -134,7 +134,8 @@ impl Ongoing {
         &self.target
     }
 
-    /// Ends it.
+    /// Ends it, and tells what that changed.
+    #[must_use]
     pub fn end(mut self, ending: &Ending) -> Changes {
         let sign = judge(ending.outcome, ending.phase).sign;
         let reached = ending.phase != Phase::Connecting;

@@ -196,9 +196,9 @@ pub const fn judge(outcome: Outcome, phase: Phase) -> Verdict {
     };
     let may_be_billed = match (outcome, phase) {
         (_, Phase::Connecting) => false,
-        (Outcome::TimedOut(_) | Outcome::Broke | Outcome::ClientGone | Outcome::NotSent, _) => true,
         // A model that fails before its first word is not billed.
-        (Outcome::Exception(_), Phase::Content) => true,
+        (Outcome::TimedOut(_) | Outcome::Broke | Outcome::ClientGone | Outcome::NotSent, _)
+        | (Outcome::Exception(_), Phase::Content) => true,
         _ => false,
     };
     Verdict { next, sign, may_be_billed }

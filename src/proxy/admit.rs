@@ -16,6 +16,7 @@ use super::context::{Admitted, RequestContext, Stage};
 use super::identify::{self, Signable};
 use super::replay::Slot;
 use super::shared::Shared;
+use super::stand_in::{Request, StandIns};
 use super::{Gateway, LocalRequest, connection, gate, reserve, respond, select, sign};
 use crate::aws::endpoint;
 use crate::aws::error_body::ErrorType;
@@ -114,7 +115,7 @@ pub(super) async fn admit(
     policy::allow(&caller, &Question { operation: call.operation, path, model_name: ctx.record.model_name.as_deref() })
         .map_err(not_allowed)?;
     body::check_still_wanted(downstream)?;
-    let resolved = Resolved { caller, call, group, model_id, body, read, frames };
+    let resolved = Resolved { caller, call, path, group, model_id, body, read, frames };
     afford(gateway, session, ctx, resolved).await?;
     Ok(if bidirectional { Admission::Converse } else { Admission::Proceed })
 }
@@ -146,9 +147,11 @@ fn is_proven(ctx: &mut RequestContext, body: &mut RequestBody, caller: &Caller) 
 }
 
 /// A request whose caller may make it, as far as rules go.
-struct Resolved {
+struct Resolved<'p> {
     caller: Caller,
     call: Call,
+    /// Of the client's request.
+    path: &'p str,
     group: Arc<Group>,
     model_id: Option<String>,
     body: RequestBody,
@@ -161,9 +164,9 @@ async fn afford(
     gateway: &Gateway,
     session: &mut Session,
     ctx: &mut RequestContext,
-    resolved: Resolved,
+    resolved: Resolved<'_>,
 ) -> Result<(), Failure> {
-    let Resolved { caller, call, group, model_id, mut body, read, frames } = resolved;
+    let Resolved { caller, call, path, group, model_id, mut body, read, frames } = resolved;
     let metering = call.operation.metering;
     let (group, lookup_failure) = match metering {
         Metering::Free => (group, None),
@@ -183,6 +186,11 @@ async fn afford(
     ctx.record.tags.clone_from(&whose.tags);
     // Regions are of deployments: what a key reads of the control planes has no model, and clients read it at start.
     let group = if call.operation.access == AccessClass::Read { group } else { whose.allowed(&caller, group)? };
+    let mut stand_ins = {
+        let seen = if gateway.router.fallbacks.is_empty() { Bytes::new() } else { body.contiguous() };
+        let request = Request { caller: &caller, whose: &whose, call: &call, path, body: &seen };
+        StandIns::find(gateway, &group, request).await
+    };
     let asked = Asked {
         caller: &caller,
         attribution: &whose,
@@ -193,11 +201,12 @@ async fn afford(
         lookup_failure: lookup_failure.as_ref(),
     };
     let headers = &session.as_downstream().req_header().headers;
-    let mut booking = booking::book(gateway, ctx, &asked, headers, &mut body)?;
+    let mut booking = booking::book(gateway, ctx, &asked, &mut stand_ins, headers, &mut body)?;
     let shared = Arc::new(Shared::new(gateway.stop.clone()));
     if let Some(drain) = gateway.drain().filter(|_| metering != Metering::Free) {
         shared.drain(drain);
     }
+    shared.watch_context_window(stand_ins.may_have_room());
     shared.set_client_rate_min(gateway.limits.client_rate_min);
     if let Some(booking) = &mut booking {
         reserve::reserve(gateway, booking, &shared).await?;
@@ -211,6 +220,7 @@ async fn afford(
         attempts: Attempts::new(gateway.router.num_retries),
         affinity,
         chosen: None,
+        stand_ins,
         group,
         call,
         facts,

@@ -14,6 +14,7 @@ use super::body::RequestBody;
 use super::call::Call;
 use super::context::RequestContext;
 use super::reserve::{Booking, store_unavailable};
+use super::stand_in::StandIns;
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::{Metering, Streaming};
 use crate::budget::entry::Row;
@@ -108,6 +109,7 @@ pub(super) fn book(
     gateway: &Gateway,
     ctx: &RequestContext,
     asked: &Asked<'_>,
+    stand_ins: &mut StandIns,
     headers: &http::HeaderMap,
     body: &mut RequestBody,
 ) -> Result<Option<Booking>, Failure> {
@@ -127,21 +129,29 @@ pub(super) fn book(
             return Ok(None);
         }
     }
+    let compose_for = |name: &str| compose(gateway, &parties, Some(name), now_ms);
+    stand_ins.retain(|stand_in| demands.cover(&compose_for(stand_in.group.model_name.as_str())));
     let bound = if demands.is_limited() {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let body = body.contiguous();
-        Some(bound(
-            gateway,
-            asked,
-            &Question {
-                operation,
-                facts: asked.facts,
-                body: &body,
-                tier_header: header("x-amzn-bedrock-service-tier"),
-                latency_header: header("x-amzn-bedrock-performanceconfig-latency"),
-                guardrail_header: headers.contains_key("x-amzn-bedrock-guardrailidentifier"),
-            },
-        )?)
+        let question = Question {
+            operation,
+            facts: asked.facts,
+            body: &body,
+            tier_header: header("x-amzn-bedrock-service-tier"),
+            latency_header: header("x-amzn-bedrock-performanceconfig-latency"),
+            guardrail_header: headers.contains_key("x-amzn-bedrock-guardrailidentifier"),
+        };
+        let mut dearest = bound(gateway, asked.group, asked.lookup_failure, &question)?;
+        stand_ins.retain(|stand_in| {
+            let question = Question { facts: &stand_in.facts, ..question };
+            let bound = bound(gateway, &stand_in.group, None, &question);
+            if let Ok(bound) = &bound {
+                dearest = dearest.covering(bound);
+            }
+            bound.is_ok()
+        });
+        Some(dearest)
     } else {
         None
     };
@@ -173,11 +183,15 @@ fn row(ctx: &RequestContext, asked: &Asked<'_>, now_ms: u64) -> Row {
 }
 
 /// What the request may cost at most over every deployment that may serve it.
-fn bound(gateway: &Gateway, asked: &Asked<'_>, question: &Question<'_>) -> Result<Bound, Failure> {
+fn bound(
+    gateway: &Gateway,
+    group: &Group,
+    lookup_failure: Option<&LookupError>,
+    question: &Question<'_>,
+) -> Result<Bound, Failure> {
     let set = gateway.operation_prices.get(question.operation.name).copied();
     let called = question.facts.model_id.as_deref();
-    let candidates: Vec<Candidate<'_>> = asked
-        .group
+    let candidates: Vec<Candidate<'_>> = group
         .targets
         .iter()
         .map(|target| Candidate {
@@ -189,7 +203,7 @@ fn bound(gateway: &Gateway, asked: &Asked<'_>, question: &Question<'_>) -> Resul
     match estimate::bound(question, &candidates) {
         Ok(bound) => Ok(bound),
         Err(Unbounded::UnpricedModel) if gateway.budgets.allow_unpriced => Ok(Bound::default()),
-        Err(Unbounded::UnpricedModel) => Err(unpriced_model(asked.lookup_failure)),
+        Err(Unbounded::UnpricedModel) => Err(unpriced_model(lookup_failure)),
         Err(unbounded) => Err(unbounded_failure(unbounded, question.operation.name)),
     }
 }

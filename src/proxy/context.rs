@@ -16,6 +16,7 @@ use super::gate::Place;
 use super::replay::Slot;
 use super::reserve::Booking;
 use super::shared::Shared;
+use super::stand_in::{StandIn, StandIns};
 use super::watch::Watch;
 use crate::aws::sigv4::ChunkVerifier;
 use crate::deployment::attempts::Attempts;
@@ -65,6 +66,8 @@ pub(super) struct Admitted {
     pub affinity: Option<u64>,
     /// The attempt that comes next, where that has been decided.
     pub chosen: Option<Chosen>,
+    /// Models that the request may go on to.
+    pub stand_ins: StandIns,
     pub facts: RequestFacts,
     /// The id or ARN that was called, where it is not the deployment's.
     pub called: Option<String>,
@@ -171,7 +174,21 @@ impl RequestContext {
 impl Admitted {
     /// Whether a further deployment may be tried.
     pub(super) fn may_go_on(&self) -> bool {
-        self.attempts.may_go_on(self.group.targets.len())
+        self.attempts.may_go_on(self.group.targets.len()) || (self.attempts.are_left() && self.stand_ins.may_serve())
+    }
+
+    /// Goes on with the next model that stands in, if there is one; `for_room` where the prompt was too long.
+    pub(super) fn enter_stand_in(&mut self, for_room: bool) -> bool {
+        if !self.attempts.are_left() {
+            return false;
+        }
+        let Some(StandIn { group, model_id, facts }) = self.stand_ins.next(for_room) else {
+            return false;
+        };
+        (self.group, self.called, self.facts) = (group, model_id, facts);
+        self.attempts.enter_next_model();
+        self.shared.watch_context_window(self.stand_ins.may_have_room());
+        true
     }
 
     /// Makes the present deployment the last one, because what goes there cannot be sent again.

@@ -14,7 +14,9 @@ use pingora_core::{Error, ErrorType, Result};
 
 use super::event_stream::{Ended, EventStream};
 use super::pace::Pace;
-use super::shared::{BROKE_FIRST, BUDGET_SPENT, Flaw, STOPPING, Shared, TOTAL_TIMEOUT, UPSTREAM_SILENT, is_overdue};
+use super::shared::{
+    BROKE_FIRST, BUDGET_SPENT, DAMAGED, Flaw, STOPPING, Shared, TOTAL_TIMEOUT, UPSTREAM_SILENT, is_overdue,
+};
 
 /// Larger answers leave at once, without the headers that depend on their body.
 const HELD_BYTES_MAX: usize = 256 * 1024;
@@ -195,7 +197,12 @@ impl Delivery {
         if tasks.is_empty() {
             return Ok(false);
         }
-        self.deliver(client, tasks).await
+        let complete = self.deliver(client, tasks).await?;
+        if self.events.as_ref().is_some_and(EventStream::is_damaged) {
+            // The upstream has more to send, and nobody to send it to.
+            return Err(Error::explain(DAMAGED, "a frame is not what was sent").into_up());
+        }
+        Ok(complete)
     }
 
     /// Whether there is money for everything so far.
@@ -277,11 +284,14 @@ impl Delivery {
         let Some(events) = &mut self.events else {
             return tasks;
         };
+        if self.shared.ended_badly() == Some(Flaw::Short) {
+            events.falls_short();
+        }
         let tasks = events.pass(tasks);
         if let Some(ended) = events.ended() {
             self.shared.set_ended(ended);
             if ended == Ended::Broken {
-                self.shared.set_flaw(Flaw::Broke);
+                self.shared.set_flaw(if events.is_damaged() { Flaw::Damaged } else { Flaw::Broke });
             }
         }
         tasks

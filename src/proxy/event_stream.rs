@@ -1,7 +1,7 @@
 //! An event stream on its way to the client: whole frames only, and an end that no client can mistake.
 //!
 //! A stream that breaks, falls silent or runs out of budget ends with an exception frame of a name that its operation
-//! models, in place of the frame that had begun; boto3 1.44.5 and anthropic 2.12.0 take a bare end for success, even
+//! models, in place of the frame that had begun or was damaged on its way; boto3 1.44.5 and anthropic 2.12.0 take a bare end for success, even
 //! inside a frame (tried 2026-11-22). What is no event stream in truth passes as it comes, and no frame can be added.
 
 use bytes::Bytes;
@@ -50,17 +50,29 @@ pub(super) struct EventStream {
     exceptions: LastWords,
     cutter: Cutter,
     over: bool,
+    /// What came is not all, although it ends as if it were.
+    short: bool,
     ended: Option<Ended>,
 }
 
 impl EventStream {
     pub(super) fn new(exceptions: LastWords) -> Self {
-        Self { exceptions, cutter: Cutter::new(Limits::default()), over: false, ended: None }
+        Self { exceptions, cutter: Cutter::new(Limits::default()), over: false, short: false, ended: None }
     }
 
     /// Whether it was ended with an exception frame of ours.
     pub(super) fn ended(&self) -> Option<Ended> {
         self.ended
+    }
+
+    /// The answer's end is not the end of what it had to say.
+    pub(super) fn falls_short(&mut self) {
+        self.short = true;
+    }
+
+    /// Whether a frame was not what was sent: nothing that follows can be passed on.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.cutter.is_damaged()
     }
 
     /// What of `tasks` may go to the client now; possibly nothing.
@@ -70,6 +82,15 @@ impl EventStream {
             match task {
                 HttpTask::Body(Some(bytes), end) => {
                     self.cutter.push(bytes, &mut |frames| passing.push(HttpTask::Body(Some(frames), false)));
+                    if self.is_damaged() {
+                        if !self.over
+                            && let Some(frame) = self.end(Ended::Broken)
+                        {
+                            log::warn!("the checksum of a frame of the upstream does not match");
+                            passing.push(HttpTask::Body(Some(frame), true));
+                        }
+                        return passing;
+                    }
                     if end {
                         self.close(HttpTask::Body(None, true), &mut passing);
                     }
@@ -99,7 +120,7 @@ impl EventStream {
 
     /// The upstream's end, or an exception in its place if a frame is missing its end or the connection broke.
     fn close(&mut self, end: HttpTask, passing: &mut Vec<HttpTask>) {
-        let broke = matches!(end, HttpTask::Failed(_)) || self.cutter.held_bytes() > 0;
+        let broke = matches!(end, HttpTask::Failed(_)) || self.cutter.held_bytes() > 0 || self.short;
         if broke
             && !self.over
             && let Some(frame) = self.end(Ended::Broken)
@@ -201,6 +222,30 @@ mod tests {
                 assert_eq!(stream.ended(), breaks.then_some(Ended::Broken));
                 assert!(passed.last().is_some_and(HttpTask::is_end), "{passed:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_damaged_frame_is_replaced_by_an_exception_that_ends_the_stream() {
+        let event = event();
+        let mut bad = event.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        let mut stream = stream();
+        let passed = stream.pass(vec![body(&[event.as_slice(), &bad, &event].concat(), false), body(&event, true)]);
+        let (bytes, ends, exceptions) = sent(&passed);
+        assert!(bytes.starts_with(&event) && stream.is_damaged());
+        assert_eq!((ends, exceptions, stream.ended()), (1, vec![NAMES[0].to_owned()], Some(Ended::Broken)));
+        assert!(stream.pass(vec![body(&event, true)]).is_empty());
+    }
+
+    #[test]
+    fn an_end_before_the_last_event_becomes_an_exception() {
+        let event = event();
+        for end in [HttpTask::Done, HttpTask::Body(None, true), HttpTask::Trailer(None)] {
+            let mut stream = stream();
+            stream.falls_short();
+            let passed = stream.pass(vec![body(&event, false), end]);
+            assert_eq!(sent(&passed).2, [NAMES[0]]);
         }
     }
 

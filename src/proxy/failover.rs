@@ -34,13 +34,15 @@ pub(super) fn judge(gateway: &Gateway, ctx: &mut RequestContext, response: &Resp
         return Ok(());
     }
     let status = response.status.as_u16();
-    let Some((_, attempt)) = ctx.dispatched_mut() else {
+    let Some((admitted, attempt)) = ctx.dispatched_mut() else {
         return Ok(());
     };
     attempt.status = Some(status);
     attempt.first_byte = Some(Instant::now());
     let outcome = Outcome::of_status(status, retry_after(response));
-    if outcome == Outcome::Served {
+    // What a refusal is about stands in its body.
+    let may_want_room = status == 400 && admitted.shared.watches_context_window();
+    if outcome == Outcome::Served || may_want_room {
         return Ok(()); // Its end will tell.
     }
     if moves_on(gateway, ctx, outcome, Phase::Headed) {
@@ -196,7 +198,9 @@ pub(super) fn given_up(gateway: &Gateway, ctx: &mut RequestContext, outcome: Out
 pub(super) fn goes_on(gateway: &Gateway, ctx: &mut RequestContext, ongoing: Ongoing, ending: &Ending) -> bool {
     end(gateway, ongoing, ending);
     let verdict = verdict_on(ending.outcome, ending.phase);
-    let Some(admitted) = ctx.admitted_mut().filter(|_| verdict.next == Next::OtherDeployment) else {
+    let Some(admitted) =
+        ctx.admitted_mut().filter(|_| matches!(verdict.next, Next::OtherDeployment | Next::OtherModel))
+    else {
         return false;
     };
     if admitted.shared.deserted() {
@@ -243,10 +247,10 @@ pub(super) fn ended(gateway: &Gateway, ctx: &mut RequestContext, error: Option<&
         (Some(Flaw::Exception), _) => {
             Outcome::Exception(Exception::of(&admitted.shared.exception().unwrap_or_default()))
         }
-        (Some(Flaw::Broke | Flaw::Damaged), _) => Outcome::Broke,
+        (Some(Flaw::Broke | Flaw::Damaged | Flaw::Short), _) => Outcome::Broke,
         (Some(Flaw::Silent), _) => Outcome::TimedOut(Late::Idle),
         (Some(Flaw::TooLong), _) => Outcome::TimedOut(Late::Total),
-        (None, None) => Outcome::Served,
+        (None, None) => Outcome::of_status(status, None),
         // The budget ended it, not the deployment.
         (None, Some(error)) if *error.etype() == BUDGET_SPENT => Outcome::Served,
         (None, Some(error)) => match outcome_of(error, attempt, false) {

@@ -24,6 +24,7 @@ mod select;
 mod settle;
 mod shared;
 mod sign;
+mod stand_in;
 mod stop;
 mod watch;
 

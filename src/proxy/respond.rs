@@ -9,12 +9,13 @@ use pingora_core::{Error, ErrorType as PingoraErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::context::{RequestContext, milliseconds};
+use super::context::{Admitted, Attempt, RequestContext, milliseconds};
 use super::event_stream::LastWords;
 use super::reserve::Booking;
+use super::shared::Flaw;
 use super::{Gateway, LocalAnswer, failover, settle, watch};
 use crate::aws::eventstream;
-use crate::aws::operation::Streaming;
+use crate::aws::operation::{Metering, Streaming};
 use crate::error::{Failure, Fault};
 
 /// What a client may still send after an error is read for so long before the connection is closed; closing at once
@@ -133,8 +134,22 @@ pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option
     }
     if end {
         settle::measure(gateway, ctx);
+        if let Some((admitted, attempt)) = ctx.dispatched_mut()
+            && falls_short(admitted, attempt)
+        {
+            admitted.shared.set_flaw(Flaw::Short);
+        }
     }
     Ok(())
+}
+
+/// Whether an answer has ended without the event that says what it used: a conversation's last one. The connection was
+/// lost somewhere where its end still looked like one.
+fn falls_short(admitted: &Admitted, attempt: &Attempt) -> bool {
+    admitted.call.operation.metering == Metering::ConverseStream
+        && attempt.status == Some(200)
+        && attempt.tokens.is_none()
+        && admitted.shared.exception().is_none()
 }
 
 /// Whether the answer is an event stream to which a further frame could be added: one that is not compressed, and has

@@ -18,6 +18,7 @@ use crate::config::Router;
 use crate::credentials::UpstreamAuth;
 use crate::deployment::affinity::KeySource;
 use crate::deployment::attempts::{Circumstances, Step, Why};
+use crate::deployment::cooldown::Availability;
 use crate::deployment::fleet::{Group, Target};
 use crate::deployment::host::ConnectFailure;
 use crate::deployment::live::{Ending, Ongoing};
@@ -107,8 +108,26 @@ pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Re
 }
 
 /// Decides where the request goes, at its beginning or after an attempt that ended with a verdict, and takes a place
-/// there for the attempt. Only [`Step::Try`] means that there is one.
+/// there for the attempt; goes on to the models that stand in for the one that was called. Only [`Step::Try`] means that
+/// there is one.
 pub(super) fn choose(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&Verdict>) -> Step {
+    let mut step = choose_of_group(gateway, admitted, verdict);
+    loop {
+        let for_room = step == Step::OtherModel;
+        let may_be_elsewhere =
+            for_room || matches!(step, Step::Deliver(Why::NoneLeft | Why::Full { .. } | Why::RetryBudget));
+        let left = admitted.group.model_name.clone();
+        if !may_be_elsewhere || !admitted.enter_stand_in(for_room) {
+            return step;
+        }
+        let reason = if for_room { "context_window" } else { "failing" };
+        gateway.metrics.fell_back(left.as_str(), admitted.group.model_name.as_str(), reason);
+        step = choose_of_group(gateway, admitted, None);
+    }
+}
+
+/// The same among the deployments of the present model.
+fn choose_of_group(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&Verdict>) -> Step {
     let Router { strategy, retry_budget_percent, cooldown, .. } = gateway.router;
     let streams = admitted.call.streams();
     // A place that another request took first is one that made progress, and the next look sees it.
@@ -135,6 +154,10 @@ pub(super) fn choose(gateway: &Gateway, admitted: &mut Admitted, verdict: Option
             }
             return step;
         };
+        // All cool: another model is better, if there is one.
+        if matches!(choice.availability, Availability::Cooling { .. }) && admitted.stand_ins.may_serve() {
+            return Step::Deliver(Why::NoneLeft);
+        }
         let Some(target) = admitted.group.targets.get(choice.index).map(Arc::clone) else {
             return Step::Deliver(Why::NoneLeft);
         };

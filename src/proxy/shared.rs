@@ -28,6 +28,9 @@ pub(super) const BROKE_FIRST: ErrorType = ErrorType::new("BrokeFirst");
 /// for it.
 pub(super) const CONTEXT_WINDOW: ErrorType = ErrorType::new("ContextWindow");
 
+/// The error type of a stream one of whose frames is not what was sent.
+pub(super) const DAMAGED: ErrorType = ErrorType::new("Damaged");
+
 /// The error type of a stream that was ended because nothing is left to pay for more of it.
 pub(super) const BUDGET_SPENT: ErrorType = ErrorType::new("BudgetSpent");
 
@@ -101,6 +104,8 @@ pub(super) enum Flaw {
     Broke,
     /// It was not as it was sent.
     Damaged,
+    /// It ended as if it were whole, before it had said how much was used.
+    Short,
     /// It stopped, or its content did not begin.
     Silent,
     /// It did not end in time.
@@ -114,6 +119,7 @@ impl Flaw {
             Self::Exception => "exception",
             Self::Broke => "broke",
             Self::Damaged => "damaged",
+            Self::Short => "short",
             Self::Silent => "silent",
             Self::TooLong => "too_long",
         }
@@ -163,9 +169,8 @@ impl Shared {
     }
 
     /// Asks for [`CONTEXT_WINDOW`]: the request has another model name for a prompt that is too long.
-    #[expect(dead_code, reason = "set where a request has a further model name")]
-    pub(super) fn watch_context_window(&self) {
-        self.watch_context_window.store(true, Ordering::Relaxed);
+    pub(super) fn watch_context_window(&self, watch: bool) {
+        self.watch_context_window.store(watch, Ordering::Relaxed);
     }
 
     pub(super) fn watches_context_window(&self) -> bool {

@@ -86,7 +86,10 @@ pub(super) fn look(
         refusal.extend_from_slice(bytes.unwrap_or_default());
         if refusal.len() > context_window::BODY_BYTES_MAX {
             watch.refusal = None;
-        } else if end && context_window::is_exceeded(watch.error_type.as_deref(), refusal) {
+        } else if end
+            && admitted.attempts.are_left()
+            && context_window::is_exceeded(watch.error_type.as_deref(), refusal)
+        {
             return Err(Error::explain(CONTEXT_WINDOW, "the prompt is too long for the model").into_up());
         }
     }

@@ -6,12 +6,17 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::types::money::NanoUsd;
 use crate::types::usage::Usage;
+
+mod register;
+mod routing;
+
+use register::{counter, counters, gauge, gauges, histograms};
+use routing::Routing;
 
 /// Seconds: from a cache hit of a control-plane read to Nova's hour-long inferences.
 const DURATION_BUCKETS: &[f64] =
@@ -45,6 +50,7 @@ pub struct Timings {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    routing: Routing,
     requests: IntCounterVec,
     duration: HistogramVec,
     time_to_first_byte: HistogramVec,
@@ -53,16 +59,6 @@ pub struct Metrics {
     cost: IntCounterVec,
     unpriced: IntCounterVec,
     profile_lookups: IntCounterVec,
-    setbacks: IntCounterVec,
-    broken_answers: IntCounterVec,
-    retry_budget_exhausted: IntCounter,
-    affinity: IntCounterVec,
-    cooldowns: IntCounterVec,
-    endpoint_cooldowns: IntCounterVec,
-    deployment_state: IntGaugeVec,
-    deployment_in_flight: IntGaugeVec,
-    deployment_latency: GaugeVec,
-    endpoint_state: IntGaugeVec,
     refused: IntCounterVec,
     in_flight: IntGauge,
     queued: IntGauge,
@@ -72,7 +68,6 @@ pub struct Metrics {
     connections_refused: IntCounter,
     buffered: IntGauge,
     records_lost: IntCounter,
-    credentials_ready: IntGaugeVec,
     denied: IntCounterVec,
     budget_spent: IntGaugeVec,
     budget_reserved: IntGaugeVec,
@@ -86,8 +81,6 @@ pub struct Metrics {
     store_requests: HistogramVec,
     tls_expires: IntGaugeVec,
     tls_reloads: IntCounterVec,
-    endpoint_addresses: IntGaugeVec,
-    endpoint_check_failures: IntCounterVec,
     config_reloads: IntCounterVec,
     config_successful: IntGauge,
     config_success_at: IntGauge,
@@ -152,66 +145,6 @@ impl Metrics {
                 "Questions to AWS for the model of an application inference profile, by result.",
                 &["result"],
             )?,
-            setbacks: counters(
-                &registry,
-                "dheera_ai_retries_total",
-                "Attempts that failed before anything of their answer left and went on to another deployment, by reason.",
-                &["deployment", "reason"],
-            )?,
-            broken_answers: counters(
-                &registry,
-                "dheera_ai_broken_answers_total",
-                "Answers that began as a success and did not end as one, by cause.",
-                &["deployment", "cause"],
-            )?,
-            retry_budget_exhausted: counter(
-                &registry,
-                "dheera_ai_retry_budget_exhausted_total",
-                "Errors delivered although a deployment was left, because the retry budget was used up.",
-            )?,
-            affinity: counters(
-                &registry,
-                "dheera_ai_cache_affinity_total",
-                "Requests that belong to a deployment: whether they got there (hit), it had too much to do (busy), or it \
-                 could not be used (away).",
-                &["result"],
-            )?,
-            cooldowns: counters(
-                &registry,
-                "dheera_ai_deployment_cooldowns_total",
-                "Cooldowns of a deployment, by cause: throttle or failures.",
-                &["deployment", "cause"],
-            )?,
-            endpoint_cooldowns: counters(
-                &registry,
-                "dheera_ai_endpoint_cooldowns_total",
-                "Cooldowns of a server that could not be reached, for all deployments behind it.",
-                &["host"],
-            )?,
-            deployment_state: gauges(
-                &registry,
-                "dheera_ai_deployment_state",
-                "Whether a deployment is in use (0), half-open (1) or cools (2).",
-                &["deployment"],
-            )?,
-            deployment_in_flight: gauges(
-                &registry,
-                "dheera_ai_deployment_in_flight",
-                "Requests under way at a deployment.",
-                &["deployment"],
-            )?,
-            deployment_latency: seconds(
-                &registry,
-                "dheera_ai_deployment_latency_seconds",
-                "Moving average by which deployments are chosen: to the first byte of a stream, to the end of a whole answer.",
-                &["deployment", "kind"],
-            )?,
-            endpoint_state: gauges(
-                &registry,
-                "dheera_ai_endpoint_state",
-                "Whether a server is in use (0), half-open (1) or cools (2), as requests find it.",
-                &["host"],
-            )?,
             refused: counters(
                 &registry,
                 "dheera_ai_refused_total",
@@ -245,12 +178,6 @@ impl Metrics {
                 &registry,
                 "dheera_ai_request_records_lost_total",
                 "Request records that were dropped because the log could not keep up.",
-            )?,
-            credentials_ready: gauges(
-                &registry,
-                "dheera_ai_credentials_ready",
-                "Whether a deployment's credentials are usable now.",
-                &["deployment"],
             )?,
             denied: counters(
                 &registry,
@@ -319,18 +246,6 @@ impl Metrics {
                 "Changed certificate files that were put in force (ok) or could not be used (failed).",
                 &["result"],
             )?,
-            endpoint_addresses: gauges(
-                &registry,
-                "dheera_ai_endpoint_addresses",
-                "Addresses of an upstream host that pass their health check (usable) or do not (unusable).",
-                &["host", "state"],
-            )?,
-            endpoint_check_failures: counters(
-                &registry,
-                "dheera_ai_endpoint_check_failures_total",
-                "Health checks of an upstream host's addresses that failed, and look-ups of its name, by kind.",
-                &["host", "kind"],
-            )?,
             config_reloads: counters(
                 &registry,
                 "dheera_ai_config_reloads_total",
@@ -347,6 +262,7 @@ impl Metrics {
                 "dheera_ai_config_last_reload_success_timestamp_seconds",
                 "When a configuration was last read that is in force, in seconds since 1970.",
             )?,
+            routing: Routing::new(&registry)?,
             registry,
         };
         let build =
@@ -391,49 +307,6 @@ impl Metrics {
     /// AWS was asked for the model of an application inference profile.
     pub fn profile_looked_up(&self, result: &str) {
         self.profile_lookups.with_label_values(&[result]).inc();
-    }
-
-    pub fn set_back(&self, deployment: &str, reason: &str) {
-        self.setbacks.with_label_values(&[deployment, reason]).inc();
-    }
-
-    /// An answer that began as a success did not end as one.
-    pub fn ended_badly(&self, deployment: &str, cause: &str) {
-        self.broken_answers.with_label_values(&[deployment, cause]).inc();
-    }
-
-    pub fn retry_budget_exhausted(&self) {
-        self.retry_budget_exhausted.inc();
-    }
-
-    /// A request that belongs to a deployment got there, or did not.
-    pub fn affinity(&self, result: &str) {
-        self.affinity.with_label_values(&[result]).inc();
-    }
-
-    /// A deployment began a cooldown.
-    pub fn cooled(&self, deployment: &str, cause: &str) {
-        self.cooldowns.with_label_values(&[deployment, cause]).inc();
-    }
-
-    /// A server began a cooldown.
-    pub fn endpoint_cooled(&self, host: &str) {
-        self.endpoint_cooldowns.with_label_values(&[host]).inc();
-    }
-
-    /// How a deployment does: its state as a number, its requests under way, and its latencies in microseconds.
-    pub fn deployment(&self, deployment: &str, state: u8, in_flight: u32, latencies_us: [(&str, Option<f64>); 2]) {
-        self.deployment_state.with_label_values(&[deployment]).set(state.into());
-        self.deployment_in_flight.with_label_values(&[deployment]).set(in_flight.into());
-        for (kind, latency_us) in latencies_us {
-            if let Some(latency_us) = latency_us {
-                self.deployment_latency.with_label_values(&[deployment, kind]).set(latency_us / 1e6);
-            }
-        }
-    }
-
-    pub fn endpoint_state(&self, host: &str, state: u8) {
-        self.endpoint_state.with_label_values(&[host]).set(state.into());
     }
 
     pub fn refused(&self, fault: &str, reason: &str) {
@@ -494,26 +367,6 @@ impl Metrics {
         self.tls_reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
 
-    /// How many addresses an upstream host has.
-    pub fn endpoint_addresses(&self, host: &str, usable: usize, unusable: usize) {
-        for (state, count) in [("usable", usable), ("unusable", unusable)] {
-            self.endpoint_addresses.with_label_values(&[host, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-    }
-
-    /// No deployment names the upstream host any more.
-    pub fn endpoint_gone(&self, host: &str) {
-        for state in ["usable", "unusable"] {
-            // It has no series when its name never resolved.
-            drop(self.endpoint_addresses.remove_label_values(&[host, state]));
-        }
-    }
-
-    /// A health check of an upstream host failed, or the look-up of its name.
-    pub fn endpoint_check_failed(&self, host: &str, kind: &str) {
-        self.endpoint_check_failures.with_label_values(&[host, kind]).inc();
-    }
-
     /// The configuration of the start is in force, at `now_s` in seconds since 1970.
     pub fn configuration_loaded(&self, now_s: i64) {
         for result in ["applied", "unchanged", "refused"] {
@@ -534,18 +387,8 @@ impl Metrics {
         }
     }
 
-    /// A deployment is no longer configured: gauges of it would tell of what is not there.
-    pub fn deployment_gone(&self, deployment: &str) {
-        // It may never have had one.
-        drop(self.credentials_ready.remove_label_values(&[deployment]));
-    }
-
     pub fn record_lost(&self) {
         self.records_lost.inc();
-    }
-
-    pub fn credentials_ready(&self, deployment: &str, ready: bool) {
-        self.credentials_ready.with_label_values(&[deployment]).set(ready.into());
     }
 
     #[must_use]
@@ -664,48 +507,6 @@ const fn status_text(status: u16) -> &'static str {
             _ => "5xx",
         },
     }
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
-
-fn histograms(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> prometheus::Result<HistogramVec> {
-    let histograms = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
-    registry.register(Box::new(histograms.clone()))?;
-    Ok(histograms)
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    let counter = IntCounter::with_opts(Opts::new(name, help))?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(gauges.clone()))?;
-    Ok(gauges)
-}
-
-fn seconds(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
-    let gauges = GaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(gauges.clone()))?;
-    Ok(gauges)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    let gauge = IntGauge::with_opts(Opts::new(name, help))?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
 }
 
 #[cfg(test)]

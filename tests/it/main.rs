@@ -15,6 +15,7 @@ mod codings;
 mod costs;
 mod endpoints;
 mod failover;
+mod fallbacks;
 mod first_event;
 mod headers;
 mod key_pairs;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, Asked, CLAUDE, CLAUDE_STREAM, Entry, Http, Rig, call, eventually, rules};
+use crate::support::{Answer, Asked, CLAUDE, CLAUDE_STREAM, Entry, Http, Rig, call, config, eventually, rules};
 
 const MODEL: &str = "bedrock/us.amazon.nova-pro-v1:0";
 const WEST: &[(&str, &str)] = &[("aws_region_name", "us-west-2")];
@@ -37,7 +37,7 @@ async fn health(rig: &Rig, what: &str) -> Vec<Value> {
     answer.json()[what].as_array().unwrap().clone()
 }
 
-fn fault_in_west(fault: Value) -> bedrock_sim::Behaviour {
+fn fault_in_west(fault: &Value) -> bedrock_sim::Behaviour {
     rules(&json!([{ "match": { "region": "us-west-2" }, "fault": fault }]))
 }
 
@@ -65,7 +65,7 @@ async fn until_one_hangs_in_west(rig: &Rig, clients: &mut JoinSet<Answer>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_that_fails_is_left_alone_and_told_of() {
     let rig = two("  allowed_fails: 2\n  cooldown_time: 3600\n  cooldown_time_max: 3600\n").await;
-    rig.simulator.behave(fault_in_west(unavailable()));
+    rig.simulator.behave(fault_in_west(&unavailable()));
     until_west_cools(&rig, &Asked::converse(CLAUDE)).await;
     assert_eq!(asked_in(&rig, "us-west-2"), 3, "one more than allowed");
     for _ in 0..20 {
@@ -90,10 +90,35 @@ async fn a_deployment_that_fails_is_left_alone_and_told_of() {
     assert_eq!(metrics.sum("dheera_ai_deployment_cooldowns_total", &cooldowns), 1);
 }
 
+/// What is known of a deployment is not forgotten when something else of the configuration changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cooldown_goes_on_over_a_reload() {
+    let rules_of = |allowed: u32| {
+        format!("router_settings:\n  allowed_fails: {allowed}\n  cooldown_time: 3600\n  cooldown_time_max: 3600\n")
+    };
+    let rig = Rig::with(&[with(WEST), with(EAST)], &rules_of(0)).await;
+    rig.simulator.behave(fault_in_west(&unavailable()));
+    until_west_cools(&rig, &Asked::converse(CLAUDE)).await;
+    rig.proxy.configure(&config(&[with(WEST), with(EAST)], &rules_of(5)));
+    let reloaded = rig.proxy.call(&Asked::post("/config/reload", "")).await;
+    assert_eq!((reloaded.status, &reloaded.json()["result"]), (200, &json!("applied")));
+    let [west, east] = health(&rig, "deployments").await.try_into().unwrap();
+    assert_eq!((&west["state"], &west["last_error"]["status"]), (&json!("cooling"), &json!(503)));
+    assert_eq!(east["state"], "healthy");
+    // Another id is another deployment.
+    let entries = [with(EAST), Entry { info: &[("id", "new")], ..with(WEST) }];
+    rig.proxy.configure(&config(&entries, &rules_of(5)));
+    assert_eq!(rig.proxy.call(&Asked::post("/config/reload", "")).await.status, 200);
+    let states: Vec<Value> = health(&rig, "deployments").await.into_iter().map(|one| one["state"].clone()).collect();
+    assert_eq!(states, ["healthy", "healthy"]);
+    let known = rig.proxy.metrics().await.names("dheera_ai_deployment_state", "deployment");
+    assert_eq!(known, ["claude-1", "new"].map(str::to_owned).into(), "no gauge of what is gone");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_returns_when_it_works_again() {
     let rig = two("  allowed_fails: 0\n  cooldown_time: 0.1\n  cooldown_time_max: 0.2\n").await;
-    rig.simulator.behave(fault_in_west(unavailable()));
+    rig.simulator.behave(fault_in_west(&unavailable()));
     while rig.proxy.metrics().await.sum("dheera_ai_deployment_cooldowns_total", &[]) < 3 {
         assert_eq!(region(&rig.proxy.call(&Asked::converse(CLAUDE)).await), "us-east-1");
     }
@@ -106,7 +131,7 @@ async fn a_deployment_returns_when_it_works_again() {
 async fn a_throttled_deployment_is_left_alone_for_as_long_as_it_asks() {
     for asked in [Asked::converse(CLAUDE), Asked::converse(CLAUDE_STREAM)] {
         let rig = two("  cooldown_time_max: 3600\n").await;
-        rig.simulator.behave(fault_in_west(json!({ "kind": "throttle", "retry_after_s": 3000 })));
+        rig.simulator.behave(fault_in_west(&json!({ "kind": "throttle", "retry_after_s": 3000 })));
         until_west_cools(&rig, &asked).await;
         let west = &health(&rig, "deployments").await[0];
         let left = west["cooldown_left_s"].as_f64().unwrap();
@@ -121,11 +146,11 @@ async fn a_throttled_deployment_is_left_alone_for_as_long_as_it_asks() {
 async fn one_request_at_a_time_tries_a_deployment_after_its_cooldown() {
     let rig = two("  cooldown_time_max: 3600\n  timeout: 3600\n").await;
     // "Now" means that it may be tried at once, by one.
-    rig.simulator.behave(fault_in_west(json!({ "kind": "throttle", "retry_after_s": 0 })));
+    rig.simulator.behave(fault_in_west(&json!({ "kind": "throttle", "retry_after_s": 0 })));
     while asked_in(&rig, "us-west-2") == 0 {
         rig.proxy.assert_serves(CLAUDE).await;
     }
-    rig.simulator.behave(fault_in_west(json!({ "kind": "stall_before_header" })));
+    rig.simulator.behave(fault_in_west(&json!({ "kind": "stall_before_header" })));
     let mut clients = JoinSet::new();
     until_one_hangs_in_west(&rig, &mut clients).await;
     for _ in 0..10 {
@@ -139,7 +164,7 @@ async fn one_request_at_a_time_tries_a_deployment_after_its_cooldown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cooldown_is_no_reason_to_refuse_a_request() {
     let rig = Rig::with(&[with(WEST)], "router_settings:\n  cooldown_time_max: 3600\n").await;
-    rig.simulator.behave(fault_in_west(json!({ "kind": "throttle", "retry_after_s": 3000 })));
+    rig.simulator.behave(fault_in_west(&json!({ "kind": "throttle", "retry_after_s": 3000 })));
     for _ in 0..3 {
         let answer = rig.proxy.call(&Asked::converse(CLAUDE)).await;
         answer.assert_error(429, "ThrottlingException");
@@ -192,7 +217,7 @@ async fn requests_at_a_time_are_limited_and_a_client_that_leaves_makes_room() {
 async fn the_least_busy_deployment_is_next() {
     let entries = [with(WEST), with(EAST), with(PARIS)];
     let rig = Rig::with(&entries, "router_settings:\n  routing_strategy: least-busy\n").await;
-    rig.simulator.behave(fault_in_west(json!({ "kind": "stall_before_header" })));
+    rig.simulator.behave(fault_in_west(&json!({ "kind": "stall_before_header" })));
     let mut clients = JoinSet::new();
     until_one_hangs_in_west(&rig, &mut clients).await;
     for _ in 0..20 {
@@ -225,7 +250,7 @@ async fn the_cheapest_deployment_is_next_while_it_works() {
     for _ in 0..10 {
         assert_eq!(region(&rig.proxy.call(&Asked::converse(CLAUDE)).await), "us-west-2");
     }
-    rig.simulator.behave(fault_in_west(unavailable()));
+    rig.simulator.behave(fault_in_west(&unavailable()));
     assert_eq!(region(&rig.proxy.call(&Asked::converse(CLAUDE)).await), "us-east-1");
 }
 
@@ -304,7 +329,7 @@ async fn a_conversation_whose_deployment_fails_goes_on_elsewhere() {
         }
         number += 1;
     };
-    rig.simulator.behave(fault_in_west(unavailable()));
+    rig.simulator.behave(fault_in_west(&unavailable()));
     for _ in 0..5 {
         assert_eq!(region(&rig.proxy.call(&asked).await), "us-east-1");
     }

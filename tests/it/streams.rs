@@ -175,21 +175,24 @@ fn plain_path() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frame_with_a_wrong_checksum_passes_unchanged_and_ends_the_metering_only() {
+async fn a_frame_with_a_wrong_checksum_is_replaced_by_an_exception_that_ends_the_stream() {
     let rig = Rig::start().await;
     for frame in [0, 4, 13] {
         fault(&rig, json!({ "kind": "bad_crc", "frame": frame }));
         let expected = direct(&rig.simulator, &Asked { path: plain_path(), ..claude_stream() }, "bedrock").await;
-        let answer = rig.proxy.call(&claude_stream()).await;
-        assert_eq!((answer.status, &answer.broke), (200, &None));
-        assert_eq!(sha256(&answer.body), sha256(&expected.body), "frame {frame}");
-        let record = rig.proxy.record(answer.call_id()).await;
-        assert_eq!(
-            (&record["usage_certainty"], &record["unpriced"]),
-            (&json!("unknown"), &json!("unknown_usage")),
-            "{record}"
-        );
-        rig.proxy.assert_serves(CLAUDE).await;
+        for http in [Http::One, Http::Two] {
+            fault(&rig, json!({ "kind": "bad_crc", "frame": frame }));
+            let answer = Connection::open(rig.proxy.address, http).await.call(&claude_stream()).await;
+            assert_eq!((answer.status, &answer.broke), (200, &None), "frame {frame}: {answer:?}");
+            let (frames, rest) = frames(&answer.body);
+            assert_eq!((frames.len(), rest), (frame + 1, 0), "frame {frame}: {answer:?}");
+            assert_eq!(frame_header(&frames[frame], ":exception-type"), Some("serviceUnavailableException"));
+            let same = answer.body.iter().zip(expected.body.iter()).take_while(|(one, other)| one == other).count();
+            assert!(frame == 0 || same > 100, "what came before is unchanged: {same} bytes");
+            let record = assert_recorded(&rig, &answer, "upstream_broke").await;
+            assert_ne!(record["usage_certainty"], "exact", "{record}");
+            rig.proxy.assert_serves(CLAUDE).await;
+        }
     }
 }
 
@@ -238,11 +241,14 @@ async fn the_exception_has_a_name_that_the_operation_models() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_ends_early_but_properly_is_never_exact() {
     let rig = Rig::start().await;
-    for asked in [claude_stream(), claude_invoke_stream()] {
+    // Of a conversation its last event is known, and what ends without it is told.
+    for (asked, expected) in [(claude_stream(), 4), (claude_invoke_stream(), 3)] {
         fault(&rig, json!({ "kind": "cut", "after_frames": 3, "clean": true }));
         let answer = rig.proxy.call(&asked).await;
         let (frames, _) = frames(&answer.body);
-        assert_eq!((answer.status, frames.len()), (200, 3), "{}", asked.path);
+        assert_eq!((answer.status, frames.len()), (200, expected), "{}", asked.path);
+        let exception = frames.get(3).and_then(|frame| frame_header(frame, ":exception-type"));
+        assert_eq!(exception, (expected == 4).then_some("serviceUnavailableException"));
         let record = rig.proxy.record(answer.call_id()).await;
         assert_ne!(record["usage_certainty"], "exact", "{record}");
         rig.simulator.behave(rules(&json!([])));

@@ -5,6 +5,7 @@
 //! names and prints every event of it.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "for whoever repeats a run")]
 
 mod run;
 mod shares;
@@ -19,11 +20,10 @@ fn told(name: &str) -> Option<u64> {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "for whoever repeats a run")]
 fn whatever_happens_the_rules_of_routing_hold() {
     if let Some(seed) = told("SIMULATION_SEED") {
         let done = run::run(seed, true).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
-        eprintln!("seed {seed}: {done:?}");
+        println!("seed {seed}: {done:?}");
         return;
     }
     let runs = told("SIMULATION_RUNS").unwrap_or(RUNS);
@@ -31,8 +31,8 @@ fn whatever_happens_the_rules_of_routing_hold() {
         let workers: Vec<_> = (0..2).map(|half| scope.spawn(move || part(half, runs))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect::<Vec<_>>()
     });
-    let total = halves.into_iter().fold(run::Done::default(), |one, other| one.plus(other));
-    eprintln!("{runs} runs: {total:?}");
+    let total = halves.into_iter().fold(run::Done::default(), run::Done::plus);
+    println!("{runs} runs: {total:?}");
     // What never came to pass was not tried.
     for (what, count) in total.counts() {
         assert!(count > runs / 100, "{what} came to pass only {count} times in {runs} runs");

@@ -276,7 +276,11 @@ impl Run {
         match step {
             Step::Try { choice, pause } => {
                 self.check_try(id, &views, choice, pause)?;
-                if pause.is_zero() { self.begins(id, choice) } else { self.pauses(id, choice, pause) }
+                if pause.is_zero() {
+                    return self.begins(id, choice);
+                }
+                self.at(self.now + pause, Event::Resumes(id, choice));
+                Ok(())
             }
             Step::Same => Err("a stale connection ends the attempt".to_owned()),
             Step::OtherModel if self.requests[&id].made <= self.world.num_retries && self.rng.bool() => {
@@ -289,13 +293,11 @@ impl Run {
                 self.goes_on(id, None)
             }
             Step::Deliver(why) => self.delivers(id, &views, why, ended),
-            Step::OtherModel | Step::BreakOff => self.leaves(id),
+            Step::OtherModel | Step::BreakOff => {
+                self.requests.remove(&id);
+                Ok(())
+            }
         }
-    }
-
-    fn pauses(&mut self, id: u64, choice: Choice, pause: Duration) -> Checked {
-        self.at(self.now + pause, Event::Resumes(id, choice));
-        Ok(())
     }
 
     /// The rules for every attempt.
@@ -344,7 +346,8 @@ impl Run {
         let Some(passes) = deployment.vitals.begin(host, &deployment.traits, choice.availability, self.now) else {
             // Only after a pause others may have been faster.
             ensure(request.visits.contains_key(&choice.index), || "what was chosen could not begin".to_owned())?;
-            return self.leaves(id);
+            self.requests.remove(&id);
+            return Ok(());
         };
         if known.availability == Availability::Probe {
             let alone = deployment.probing.is_none_or(|(_, since)| self.now.duration_since(since) >= PROBE_TIME);
@@ -434,10 +437,6 @@ impl Run {
             }
             Why::RetryBudget => self.done.budget_spent += 1,
         }
-        self.leaves(id)
-    }
-
-    fn leaves(&mut self, id: u64) -> Checked {
         self.requests.remove(&id);
         Ok(())
     }

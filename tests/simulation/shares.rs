@@ -13,7 +13,7 @@ use dheera_ai::deployment::vitals::{Passes, Report, Traits, Vitals};
 use fastrand::Rng;
 
 const RULES: CooldownRules =
-    CooldownRules { enabled: true, allowed_fails: 3, base: Duration::from_secs(5), max: Duration::from_secs(60) };
+    CooldownRules { enabled: true, allowed_fails: 3, base: Duration::from_secs(5), max: Duration::from_mins(1) };
 
 /// Deployments that all work, and requests that last a while.
 struct Works {

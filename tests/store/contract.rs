@@ -135,9 +135,9 @@ async fn rates_and_concurrency_are_limited(store: Subject) {
 async fn an_expired_lease_is_charged_and_corrected_later(store: Subject) {
     let charges = [charge("a", 100)];
     for lease in ["l1", "l2", "l3"] {
-        granted(&store.reserve(&Reserve { ttl_ms: 20, ..reserve(lease, 30, &charges) }).await);
+        granted(&store.reserve(&Reserve { ttl_ms: 300, ..reserve(lease, 30, &charges) }).await);
     }
-    store.pass(30).await;
+    store.pass(310).await;
     assert_eq!(store.ledger.reap(1).await.unwrap(), 1);
     assert_eq!(store.ledger.reap(10).await.unwrap(), 2);
     assert_eq!(store.balance("a").await, (90, 0, 0));

@@ -2,33 +2,41 @@
 //! goes on before its last byte is here. A client can do nothing with a part, and behind a part no exception could be
 //! told: boto3 1.44.5 and anthropic 2.12.0 take a stream that ends inside a frame for complete (tried 2026-11-22).
 //!
-//! Reads lengths only; payloads and their checksums are the business of whoever reads the frames. What arrives as whole
+//! A frame whose checksum does not match is not handed on, nor what follows it: no client could read it, and behind it no
+//! exception could be told either. What the frames say is the business of whoever reads them. What arrives as whole
 //! frames passes without a copy. Part of a frame is copied, because a slice would keep all of the buffer it came in,
 //! and many small slices would take far more room than their bytes.
 
 use bytes::{Bytes, BytesMut};
 
-use super::decode::{Limits, PRELUDE_BYTES, Prelude};
+use super::decode::{DecodeError, Limits, PRELUDE_BYTES, Prelude};
 
 /// Holds back the frame that has begun.
 #[derive(Debug)]
 pub struct Cutter {
     limits: Limits,
     begun: BytesMut,
-    /// There is no way to find the next frame: everything passes as it comes.
+    /// It is no event stream, or one with frames beyond all bounds: everything passes as it comes.
     lost: bool,
+    /// A whole frame was handed on.
+    sound: bool,
+    /// A frame is not what was sent: nothing passes any more.
+    damaged: bool,
 }
 
 impl Cutter {
     /// At most `limits.frame_bytes_max` bytes are ever held back.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, begun: BytesMut::new(), lost: false }
+        Self { limits, begun: BytesMut::new(), lost: false, sound: false, damaged: false }
     }
 
-    /// Hands on, in order and unchanged, all bytes up to the end of the last frame that `bytes` completes. A length out
-    /// of bounds, or a prelude whose checksum does not match, ends the cutting: then everything is handed on.
+    /// Hands on, in order and unchanged, all bytes up to the end of the last frame that `bytes` completes. What does not
+    /// begin with a prelude is no event stream and all of it is handed on; of one that is damaged later, nothing more.
     pub fn push(&mut self, mut bytes: Bytes, pass: &mut impl FnMut(Bytes)) {
+        if self.damaged {
+            return;
+        }
         if !self.lost && !self.begun.is_empty() {
             bytes = self.complete(bytes, pass);
         }
@@ -37,7 +45,15 @@ impl Cutter {
         if !bytes.is_empty() {
             pass(bytes);
         }
-        self.begun.extend_from_slice(&part);
+        if !self.damaged {
+            self.begun.extend_from_slice(&part);
+        }
+    }
+
+    /// Whether a frame was not what was sent, and is held back with everything behind it.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// Whether all that was handed on ends with a whole frame, so that another may follow.
@@ -62,11 +78,23 @@ impl Cutter {
                 if self.begun.len() < prelude.frame_bytes() {
                     return bytes;
                 }
+                if !prelude.is_intact(&self.begun) {
+                    return self.damage();
+                }
+                self.sound = true;
             }
+            Err(DecodeError::PreludeChecksum) if self.sound => return self.damage(),
             Err(_) => self.lost = true,
         }
         pass(std::mem::take(&mut self.begun).freeze());
         bytes
+    }
+
+    /// Gives up what has begun. Returns what is left to hand on: nothing.
+    fn damage(&mut self) -> Bytes {
+        self.damaged = true;
+        self.begun.clear();
+        Bytes::new()
     }
 
     /// Moves bytes to the frame that has begun until it has `wanted` of them.
@@ -80,8 +108,19 @@ impl Cutter {
         let mut whole = 0;
         while let Some(rest) = bytes.get(whole..) {
             match Prelude::read(rest, self.limits) {
-                Ok(Some(prelude)) if prelude.frame_bytes() <= rest.len() => whole += prelude.frame_bytes(),
+                Ok(Some(prelude)) if prelude.frame_bytes() <= rest.len() => {
+                    if !rest.get(..prelude.frame_bytes()).is_some_and(|frame| prelude.is_intact(frame)) {
+                        self.damaged = true;
+                        break;
+                    }
+                    self.sound = true;
+                    whole += prelude.frame_bytes();
+                }
                 Ok(_) => break,
+                Err(DecodeError::PreludeChecksum) if self.sound => {
+                    self.damaged = true;
+                    break;
+                }
                 Err(_) => {
                     self.lost = true;
                     return bytes.len();
@@ -119,6 +158,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_from_a_damaged_frame_on_is_handed_on() {
+        let good = text_frame(b"good");
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            let stream = [good.as_slice(), &bad, &good].concat();
+            for pieces in [vec![stream.as_slice()], stream.chunks(1).collect(), stream.chunks(7).collect()] {
+                let (passed, cutter) = cut(Limits::default(), pieces);
+                assert_eq!(passed.concat(), good, "damaged at {at}");
+                assert!(cutter.is_damaged() && cutter.may_add() && cutter.held_bytes() == 0, "damaged at {at}");
+            }
+        }
+    }
+
+    #[test]
     fn whole_frames_pass_without_a_copy() {
         let stream = Bytes::from([text_frame(b"one"), text_frame(b"two")].concat());
         let mut passed = Vec::new();
@@ -146,27 +200,22 @@ mod tests {
         let mut bad_prelude = text_frame(b"damaged");
         bad_prelude[9] ^= 1;
         let too_long = text_frame(&[0; 1_000]);
-        for (nonsense, first) in
-            [(b"{\"message\":\"this is no event stream at all\"}".to_vec(), 5), (bad_prelude, 11), (too_long, 3)]
-        {
-            let good = text_frame(b"good");
-            let stream = [good.as_slice(), &nonsense, b"rest"].concat();
+        let good = text_frame(b"good");
+        for (good, nonsense, first) in [
+            (&[][..], b"{\"message\":\"this is no event stream at all\"}".to_vec(), 5),
+            (&[], bad_prelude, 11),
+            (&[], too_long.clone(), 3),
+            (&good, too_long, 3),
+        ] {
+            let stream = [good, &nonsense, b"rest"].concat();
             let (passed, cutter) = cut(limits, stream.chunks(7));
             assert_eq!((passed.concat(), cutter.held_bytes(), cutter.may_add()), (stream.clone(), 0, false));
             // Whether the prelude came in one piece or in two.
-            let pieces = [[good.as_slice(), &nonsense[..first]].concat(), nonsense[first..].to_vec(), b"rest".to_vec()];
+            let pieces = [[good, &nonsense[..first]].concat(), nonsense[first..].to_vec(), b"rest".to_vec()];
             let (passed, cutter) = cut(limits, pieces.iter().map(Vec::as_slice));
             assert_eq!((passed.concat(), cutter.may_add()), (stream, false));
             assert_eq!(passed[2], b"rest", "nothing is held back any more");
         }
-    }
-
-    #[test]
-    fn a_wrong_checksum_behind_a_frame_is_not_judged_here() {
-        let mut stream = text_frame(b"damaged");
-        *stream.last_mut().unwrap() ^= 1;
-        let (passed, cutter) = cut(Limits::default(), stream.chunks(5));
-        assert_eq!((passed.concat(), cutter.may_add()), (stream, true));
     }
 
     proptest! {

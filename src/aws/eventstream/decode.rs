@@ -180,6 +180,11 @@ impl Prelude {
         self.frame_bytes
     }
 
+    /// Whether the final checksum of a whole frame matches.
+    pub(super) fn is_intact(self, frame: &[u8]) -> bool {
+        self.open(frame).is_ok()
+    }
+
     /// Checks a whole frame and splits it.
     fn open(self, frame: &[u8]) -> Result<Frame<'_>, DecodeError> {
         let Some((content, checksum)) = frame.split_last_chunk::<CHECKSUM_BYTES>() else {

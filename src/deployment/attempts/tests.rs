@@ -126,7 +126,7 @@ fn decide(words: &[&str], now: Instant, random: u64) -> [String; 3] {
     let (made, allowed) = made.split_once('/').unwrap();
     let (views, tries): (Vec<View>, Vec<u32>) = deployments.iter().map(|word| deployment(word, now)).unzip();
     assert!(views[0].tried, "A is the one that was tried");
-    let attempts = Attempts { attempts_max: allowed.parse().unwrap(), made: made.parse().unwrap(), tries };
+    let attempts = Attempts { allowed: allowed.parse().unwrap(), made: made.parse().unwrap(), tries };
     let mut budget = if *budget == "spent" { spent(now) } else { RetryBudget::default() };
     let verdict = judge(outcome(happened), phase(reached));
     let step = attempts.after(&verdict, &views, &mut budget, &circumstances(now, random));

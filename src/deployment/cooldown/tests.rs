@@ -1,7 +1,7 @@
 use super::*;
 
 const RULES: CooldownRules =
-    CooldownRules { enabled: true, allowed_fails: 3, base: Duration::from_secs(5), max: Duration::from_secs(60) };
+    CooldownRules { enabled: true, allowed_fails: 3, base: Duration::from_secs(5), max: Duration::from_mins(1) };
 
 /// A condition and a clock of its own.
 struct Patient {

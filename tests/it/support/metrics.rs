@@ -1,6 +1,6 @@
 //! Reads Prometheus text: series by name and labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One scrape.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,11 @@ impl Metrics {
         series
             .map(|(_, _, value)| value.parse::<u64>().unwrap_or_else(|_| panic!("{name} is no whole number: {value}")))
             .sum()
+    }
+
+    /// The values of one label, whatever the series say.
+    pub fn names(&self, name: &str, label: &str) -> BTreeSet<String> {
+        self.0.iter().filter(|(own, ..)| own == name).map(|(_, labels, _)| labels[label].clone()).collect()
     }
 
     /// Sums by the value of one label; empty sums are left out.
