@@ -116,12 +116,15 @@ pub(super) fn choose(gateway: &Gateway, admitted: &mut Admitted, verdict: Option
         let for_room = step == Step::OtherModel;
         let may_be_elsewhere =
             for_room || matches!(step, Step::Deliver(Why::NoneLeft | Why::Full { .. } | Why::RetryBudget));
-        let left = admitted.group.model_name.clone();
-        if !may_be_elsewhere || !admitted.enter_stand_in(for_room) {
+        if !may_be_elsewhere {
+            return step;
+        }
+        let left = Arc::clone(&admitted.group);
+        if !admitted.enter_stand_in(for_room) {
             return step;
         }
         let reason = if for_room { "context_window" } else { "failing" };
-        gateway.metrics.fell_back(left.as_str(), admitted.group.model_name.as_str(), reason);
+        gateway.metrics.fell_back(left.model_name.as_str(), admitted.group.model_name.as_str(), reason);
         step = choose_of_group(gateway, admitted, None);
     }
 }
