@@ -3,7 +3,8 @@
 //!
 //! Pure: `now` is an argument. Failures open it when they are many in a row or most of a minute; a throttle opens it at
 //! once, for as long as AWS asked. A failed probe doubles the time; a good one closes it for a probation, in which the
-//! first failure doubles it again. What began before a cooldown says nothing new about it when it ends. The states are
+//! first failure doubles it again. Streams and whole answers are counted apart, because one can fail where the other
+//! works, and would be lost in its successes. What began before a cooldown says nothing new about it when it ends. The states are
 //! those of a circuit breaker (M. Nygard, "Release It!"); the doubling is Envoy's outlier detection.
 
 use std::time::{Duration, Instant};
@@ -76,6 +77,13 @@ impl Cause {
     }
 }
 
+/// What an attempt asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Whole,
+    Stream,
+}
+
 /// What an attempt has in its hand from its beginning to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pass {
@@ -91,13 +99,20 @@ pub struct Condition {
     epoch: u32,
     /// `None` while it is in use.
     open: Option<Open>,
-    failures_in_a_row: u32,
+    whole: Tally,
+    streams: Tally,
     /// Whether the last attempt that said anything failed.
     troubled: bool,
     /// How often the present run of cooldowns was prolonged, by cause.
     throttles_level: u32,
     failures_level: u32,
     probation_until: Option<Instant>,
+}
+
+/// What became of the attempts of one kind.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    failures_in_a_row: u32,
     recent: Recent,
 }
 
@@ -137,36 +152,33 @@ impl Condition {
     }
 
     /// An attempt worked. True when this ended a cooldown.
-    pub fn succeeded(&mut self, pass: Pass, now: Instant) -> bool {
+    pub fn succeeded(&mut self, pass: Pass, kind: Kind, now: Instant) -> bool {
         if pass.epoch != self.epoch {
             return false;
         }
-        self.recent.count(now, false);
-        self.failures_in_a_row = 0;
+        let tally = self.tally(kind);
+        tally.recent.count(now, false);
+        tally.failures_in_a_row = 0;
         self.troubled = false;
         let Some(open) = self.open.take() else {
             return false;
         };
         self.probation_until = Some(now + open.lasts);
-        self.recent = Recent::default();
+        (self.whole, self.streams) = (Tally::default(), Tally::default());
         true
     }
 
     /// An attempt failed. The cause, when this began a cooldown.
-    pub fn failed(&mut self, pass: Pass, now: Instant, rules: &CooldownRules) -> Option<Cause> {
+    pub fn failed(&mut self, pass: Pass, kind: Kind, now: Instant, rules: &CooldownRules) -> Option<Cause> {
         if pass.epoch != self.epoch {
             return None;
         }
-        self.recent.count(now, true);
-        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        let many = self.tally(kind).failed(now, rules.allowed_fails);
         self.troubled = true;
         if self.open.is_some() && !pass.probe {
             return None;
         }
         let repeated = pass.probe || self.on_probation(now);
-        let (attempts, failures) = self.recent.sums(now);
-        let many = self.failures_in_a_row > rules.allowed_fails
-            || (failures > rules.allowed_fails && failures.saturating_mul(2) >= attempts);
         if !rules.enabled || !(repeated || many) {
             return None;
         }
@@ -214,6 +226,13 @@ impl Condition {
         }
     }
 
+    fn tally(&mut self, kind: Kind) -> &mut Tally {
+        match kind {
+            Kind::Whole => &mut self.whole,
+            Kind::Stream => &mut self.streams,
+        }
+    }
+
     fn on_probation(&self, now: Instant) -> bool {
         self.probation_until.is_some_and(|until| now < until)
     }
@@ -224,6 +243,16 @@ impl Condition {
         let until = self.open.map_or(until, |open| open.until.max(until));
         self.open = Some(Open { until, lasts, probe_until: None });
         self.probation_until = None;
+    }
+}
+
+impl Tally {
+    /// Counts a failure. Whether there are too many.
+    fn failed(&mut self, now: Instant, allowed: u32) -> bool {
+        self.recent.count(now, true);
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        let (attempts, failures) = self.recent.sums(now);
+        self.failures_in_a_row > allowed || (failures > allowed && failures.saturating_mul(2) >= attempts)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::affinity;
-use super::cooldown::{Availability, Cause, Condition, CooldownRules, Pass};
+use super::cooldown::{Availability, Cause, Condition, CooldownRules, Kind, Pass};
 use super::latency::PeakEwma;
 use super::limiter::{Limiter, Quota, Used};
 use super::outcome::Sign;
@@ -177,12 +177,13 @@ impl Vitals {
     ) -> Changes {
         self.limiter.end(now, report.tokens);
         if let Some(latency) = report.latency {
-            let kind = if report.streams { &mut self.streams } else { &mut self.whole };
-            kind.observe(now, latency);
+            let latencies = if report.streams { &mut self.streams } else { &mut self.whole };
+            latencies.observe(now, latency);
         }
+        let kind = if report.streams { Kind::Stream } else { Kind::Whole };
         let own = match report.sign {
-            Sign::Good => self.condition.succeeded(passes.own, now).then_some(Change::Recovered),
-            Sign::Failure => self.condition.failed(passes.own, now, rules).map(Change::Cooled),
+            Sign::Good => self.condition.succeeded(passes.own, kind, now).then_some(Change::Recovered),
+            Sign::Failure => self.condition.failed(passes.own, kind, now, rules).map(Change::Cooled),
             Sign::Throttle { retry_after } => {
                 self.condition.throttled(passes.own, now, retry_after, rules).map(Change::Cooled)
             }
@@ -191,10 +192,11 @@ impl Vitals {
                 None
             }
         };
-        // Whoever answers, be it with an error, can be reached.
+        // Whoever answers, be it with an error, can be reached, whatever was asked for.
+        let kind = Kind::Whole;
         let host = match report.sign {
-            Sign::Host => host.failed(passes.host, now, rules).map(Change::Cooled),
-            _ if report.reached => host.succeeded(passes.host, now).then_some(Change::Recovered),
+            Sign::Host => host.failed(passes.host, kind, now, rules).map(Change::Cooled),
+            _ if report.reached => host.succeeded(passes.host, kind, now).then_some(Change::Recovered),
             _ => {
                 host.ended(passes.host);
                 None

@@ -39,6 +39,8 @@ pub(super) struct Delivery {
     /// The answer, where it is an event stream.
     events: Option<EventStream>,
     deserted: Option<Deserted>,
+    /// The answer was ended before the upstream had, and the upstream was let go.
+    over: bool,
 }
 
 /// An answer whose header waits for its body.
@@ -87,6 +89,7 @@ impl Delivery {
             started: false,
             events: None,
             deserted: None,
+            over: false,
         }
     }
 
@@ -95,7 +98,7 @@ impl Delivery {
         self.held = None;
         self.opening.clear();
         self.events = None;
-        self.started = false;
+        (self.started, self.over) = (false, false);
         let (now, silence) = (Instant::now(), self.shared.silence());
         self.content_until = silence.map(|silence| now + silence.first_byte);
         self.total_until = silence.and_then(|silence| silence.total).map(|total| now + total);
@@ -116,6 +119,11 @@ impl Delivery {
     /// Whether the client went away, and the answer is read on without it.
     pub(super) fn deserted(&self) -> bool {
         self.deserted.is_some()
+    }
+
+    /// Whether the answer has ended, although Pingora waits for the end of the upstream's.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Waits for the client, at most until the upstream has been silent too long. May be dropped at any time.
@@ -173,13 +181,27 @@ impl Delivery {
         Ok(())
     }
 
+    /// The answer failed with `error`. Where it was ended properly all the same, the upstream is let go and the failure is
+    /// none to Pingora, which would close the connection to the client right behind that end: a client that has sent its
+    /// next request by then would find it reset.
+    ///
+    /// # Errors
+    /// `error`, where the client cannot know that the answer has ended.
+    pub(super) fn let_go(&mut self, error: Box<Error>) -> Result<bool> {
+        self.over = self.shared.ended().is_some() && self.shared.close_upstream();
+        if self.over { Ok(true) } else { Err(error) }
+    }
+
     /// Passes on what came of the answer. True when it is complete.
     pub(super) async fn pass(&mut self, client: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<bool> {
+        if self.over {
+            return Ok(true);
+        }
         self.started = true;
         self.heard();
         if let Some(error) = self.too_late(&tasks) {
             self.break_off(client, &error).await?;
-            return Err(error);
+            return self.let_go(error);
         }
         let Some(tasks) = self.hold_opening(tasks)? else {
             return Ok(false);
@@ -200,7 +222,7 @@ impl Delivery {
         let complete = self.deliver(client, tasks).await?;
         if self.events.as_ref().is_some_and(EventStream::is_damaged) {
             // The upstream has more to send, and nobody to send it to.
-            return Err(Error::explain(DAMAGED, "a frame is not what was sent").into_up());
+            return self.let_go(Error::explain(DAMAGED, "a frame is not what was sent").into_up());
         }
         Ok(complete)
     }
@@ -213,14 +235,14 @@ impl Delivery {
     /// Ends an answer that nothing is left to pay for: what came last is not paid, and does not go out.
     ///
     /// # Errors
-    /// Always; [`BUDGET_SPENT`] if nothing else is wrong.
+    /// [`BUDGET_SPENT`], unless it was [let go](Self::let_go).
     pub(super) async fn end_unpaid(&mut self, client: &mut ServerSession, mut tasks: Vec<HttpTask>) -> Result<bool> {
         if let Some(frame) = self.end_events(Ended::BudgetSpent) {
             tasks.retain(|task| matches!(task, HttpTask::Header(..)));
             tasks.push(HttpTask::Body(Some(frame), true));
             self.deliver(client, tasks).await?;
         }
-        Error::e_explain(BUDGET_SPENT, "nothing is left to pay for more of this answer")
+        self.let_go(Error::explain(BUDGET_SPENT, "nothing is left to pay for more of this answer"))
     }
 
     /// The client went away. True when the answer is to be read on.

@@ -29,6 +29,7 @@ mod stop;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +39,7 @@ use bytes::Bytes;
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -286,6 +288,21 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         let Underway { gateway, ctx } = underway;
         failover::not_connected(gateway, ctx, error)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        upstream: RawFd,
+        _digest: Option<&Digest>,
+        underway: &mut Underway,
+    ) -> Result<()> {
+        if let Some((admitted, _)) = underway.ctx.dispatched_mut() {
+            admitted.shared.connected(upstream);
+        }
+        Ok(())
     }
 
     async fn upstream_request_filter(

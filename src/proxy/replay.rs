@@ -94,12 +94,16 @@ impl ReplaySession {
     async fn wait(&mut self) -> Result<Option<Bytes>> {
         let (real, delivery) = self.parts();
         loop {
+            if delivery.is_over() {
+                // The upstream's end is next; what a client sends now is its next request.
+                return std::future::pending().await;
+            }
             match delivery.wait(real, Expected::Nothing).await {
                 Ok(Heard::Body(body)) => return Ok(body),
                 Ok(Heard::Left) => {}
                 Err(error) => {
                     delivery.break_off(real, &error).await?;
-                    return Err(error);
+                    delivery.let_go(error)?;
                 }
             }
         }

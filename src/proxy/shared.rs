@@ -3,10 +3,12 @@
 //!
 //! It decides nothing. Pingora keeps the stages and the session apart, so a lock is the way between them.
 
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::{Shutdown, shutdown};
 use pingora_core::{Error, ErrorType};
 
 use super::event_stream::{Ended, LastWords};
@@ -63,6 +65,8 @@ const HELD: u8 = 2;
 #[derive(Debug, Default)]
 struct State {
     silence: Option<Silence>,
+    /// The attempt's own connection, while Pingora holds it.
+    upstream: Option<RawFd>,
     /// Headers to add to a held answer.
     late_headers: Vec<(&'static str, String)>,
     hold: bool,
@@ -142,10 +146,22 @@ impl Shared {
     pub(super) fn watch(&self, silence: Silence) {
         self.opening.store(OVER, Ordering::Relaxed);
         let mut state = self.lock();
-        state.silence = Some(silence);
+        (state.silence, state.upstream) = (Some(silence), None);
         state.late_headers.clear();
         (state.hold, state.last_words) = (false, None);
         (state.ended, state.exception, state.flaw) = (None, None, None);
+    }
+
+    /// Notes the connection of the attempt: one that serves nothing else.
+    pub(super) fn connected(&self, upstream: RawFd) {
+        self.lock().upstream = Some(upstream);
+    }
+
+    /// Ends the connection of the attempt, as if the upstream had. Only for the session that Pingora passes the answer to: it
+    /// holds the connection meanwhile. False where there is none of its own.
+    pub(super) fn close_upstream(&self) -> bool {
+        let upstream = self.lock().upstream;
+        upstream.is_some_and(|upstream| shutdown(upstream, Shutdown::Both).is_ok())
     }
 
     /// Announces a stream whose content is waited for. `hold`: nothing of it leaves before.

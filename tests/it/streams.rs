@@ -290,6 +290,36 @@ async fn an_upstream_that_falls_silent_ends_the_stream_with_an_exception_frame()
     }
 }
 
+/// A stream that was ended for its upstream has ended properly: what a client sends right behind it is served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_lives_on_after_a_stream_that_was_ended_early() {
+    let rig = Rig::with(
+        &[Entry::new("claude", "bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0")],
+        "general_settings:\n  upstream_idle_timeout: 0.1\n",
+    )
+    .await;
+    for http in [Http::One, Http::Two] {
+        let mut connection = Connection::open(rig.proxy.address, http).await;
+        let kinds = [
+            json!({ "kind": "stall_mid_stream", "after_frames": 4 }),
+            json!({ "kind": "bad_crc", "frame": 4 }),
+            json!({ "kind": "cut", "after_frames": 4 }),
+            json!({ "kind": "cut_mid_frame", "after_frames": 4 }),
+            json!({ "kind": "reset", "after_frames": 4 }),
+        ];
+        for kind in kinds.iter().cycle().take(4 * kinds.len()) {
+            let rule = json!({ "match": { "times": 1 }, "fault": kind, "frames": 12, "frame_rate_hz": 500 });
+            rig.simulator.behave(rules(&json!([rule])));
+            let broken = connection.call(&claude_stream()).await;
+            let (frames, rest) = frames(&broken.body);
+            assert_eq!((frames.len(), rest, &broken.broke), (5, 0, &None), "{kind} {broken:?}");
+            let next = connection.call(&Asked::converse(CLAUDE)).await;
+            assert_eq!((next.status, &next.broke), (200, &None), "{kind} {next:?}");
+        }
+    }
+    assert_eq!(rig.proxy.metrics().await.sum("dheera_ai_requests_in_flight", &[]), 1, "the scrape itself");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_in_mid_stream_is_recorded_and_costs_nobody_else_anything() {
     let rig = impatient().await;

@@ -32,14 +32,14 @@ impl Patient {
         let mut cause = None;
         for _ in 0..times {
             let pass = self.condition.begin(self.now);
-            cause = self.condition.failed(pass, self.now, &RULES);
+            cause = self.condition.failed(pass, Kind::Whole, self.now, &RULES);
         }
         cause
     }
 
     fn succeed(&mut self) -> bool {
         let pass = self.condition.begin(self.now);
-        self.condition.succeeded(pass, self.now)
+        self.condition.succeeded(pass, Kind::Whole, self.now)
     }
 
     fn throttle(&mut self, retry_after: Option<u64>) -> Option<Cause> {
@@ -112,7 +112,7 @@ fn after_a_cooldown_one_at_a_time_may_try() {
     assert!(patient.condition.is_half_open(patient.now));
     let probe = patient.condition.begin(patient.now);
     assert_eq!(patient.left(), Some(10_000), "others are kept away until it ends");
-    assert!(patient.condition.succeeded(probe, patient.now));
+    assert!(patient.condition.succeeded(probe, Kind::Whole, patient.now));
     assert_eq!(patient.is(), Availability::Healthy);
 }
 
@@ -127,7 +127,7 @@ fn a_probe_that_takes_too_long_or_says_nothing_keeps_nobody_away() {
     assert_eq!(patient.left(), Some(10_000));
     patient.condition.ended(second);
     assert_eq!(patient.is(), Availability::Probe);
-    assert!(patient.condition.succeeded(slow, patient.now), "better late than never");
+    assert!(patient.condition.succeeded(slow, Kind::Whole, patient.now), "better late than never");
     assert_eq!(patient.is(), Availability::Healthy);
 }
 
@@ -223,16 +223,41 @@ fn what_began_before_a_cooldown_says_nothing_when_it_has_ended() {
     patient.wait(5_000);
     patient.succeed();
     for pass in old {
-        assert_eq!(patient.condition.failed(pass, patient.now, &RULES), None);
+        assert_eq!(patient.condition.failed(pass, Kind::Whole, patient.now, &RULES), None);
         assert_eq!(patient.is(), Availability::Healthy);
         assert_eq!(patient.condition.throttled(pass, patient.now, None, &RULES), None);
-        assert!(!patient.condition.succeeded(pass, patient.now));
+        assert!(!patient.condition.succeeded(pass, Kind::Whole, patient.now));
     }
     let mut patient = Patient::new();
     let old = patient.condition.begin(patient.now);
     patient.fail(4);
-    assert!(!patient.condition.succeeded(old, patient.now), "an old success ends no cooldown");
+    assert!(!patient.condition.succeeded(old, Kind::Whole, patient.now), "an old success ends no cooldown");
     assert_eq!(patient.left(), Some(5_000));
+}
+
+#[test]
+fn streams_that_fail_are_not_lost_in_whole_answers_that_come() {
+    for (failing, working) in [(Kind::Stream, Kind::Whole), (Kind::Whole, Kind::Stream)] {
+        let mut patient = Patient::new();
+        for _ in 0..1_000 {
+            let pass = patient.condition.begin(patient.now);
+            assert!(!patient.condition.succeeded(pass, working, patient.now));
+        }
+        for failures in 1..=4 {
+            let passes = [(); 2].map(|()| patient.condition.begin(patient.now));
+            assert!(!patient.condition.succeeded(passes[0], working, patient.now));
+            let cause = patient.condition.failed(passes[1], failing, patient.now, &RULES);
+            assert_eq!(cause, (failures == 4).then_some(Cause::Failures));
+        }
+        assert_eq!(patient.left(), Some(5_000));
+        // A probe of the kind that works lets it back, and the first of the others shows that it is too early.
+        patient.wait(5_000);
+        let probe = patient.condition.begin(patient.now);
+        assert!(patient.condition.succeeded(probe, working, patient.now));
+        let pass = patient.condition.begin(patient.now);
+        assert_eq!(patient.condition.failed(pass, failing, patient.now, &RULES), Some(Cause::Failures));
+        assert_eq!(patient.left(), Some(10_000));
+    }
 }
 
 #[test]
@@ -260,7 +285,7 @@ fn without_cooldowns_everything_stays_in_use() {
     let now = Instant::now();
     for _ in 0..100 {
         let pass = condition.begin(now);
-        assert_eq!(condition.failed(pass, now, &rules), None);
+        assert_eq!(condition.failed(pass, Kind::Whole, now, &rules), None);
         assert_eq!(condition.throttled(pass, now, Some(Duration::from_secs(9)), &rules), None);
         assert_eq!(condition.availability(now), Availability::Suspect);
     }
@@ -284,6 +309,6 @@ fn a_long_quiet_time_leaves_nothing_of_the_minute_before() {
     patient.fail(2);
     patient.wait(10_000_000);
     patient.succeed();
-    assert_eq!(patient.condition.recent.sums(patient.now), (1, 0));
+    assert_eq!(patient.condition.whole.recent.sums(patient.now), (1, 0));
     assert!(patient.now > patient.start);
 }
