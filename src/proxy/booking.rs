@@ -121,6 +121,8 @@ pub(super) fn book(
         parties::parties(asked.caller, attribution.customer.as_ref(), &attribution.tagged, &gateway.budgets.global);
     let now_ms = ledger.now_ms();
     let mut demands = compose(gateway, &parties, asked.model_name, now_ms);
+    let compose_for = |name: &str| compose(gateway, &parties, Some(name), now_ms);
+    stand_ins.retain(|stand_in| demands.cover(&compose_for(stand_in.group.model_name.as_str())));
     let operation = asked.call.operation;
     if operation.metering == Metering::Free {
         // Nothing is spent; only rates and concurrency may be limited.
@@ -129,8 +131,6 @@ pub(super) fn book(
             return Ok(None);
         }
     }
-    let compose_for = |name: &str| compose(gateway, &parties, Some(name), now_ms);
-    stand_ins.retain(|stand_in| demands.cover(&compose_for(stand_in.group.model_name.as_str())));
     let bound = if demands.is_limited() {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let body = body.contiguous();

@@ -177,18 +177,26 @@ impl Admitted {
         self.attempts.may_go_on(self.group.targets.len()) || (self.attempts.are_left() && self.stand_ins.may_serve())
     }
 
-    /// Goes on with the next model that stands in, if there is one; `for_room` where the prompt was too long.
-    pub(super) fn enter_stand_in(&mut self, for_room: bool) -> bool {
+    /// Goes on with the next model that stands in, if there is one, and gives the one that it leaves; `for_room` where the
+    /// prompt was too long.
+    pub(super) fn enter_stand_in(&mut self, for_room: bool) -> Option<StandIn> {
         if !self.attempts.are_left() {
-            return false;
+            return None;
         }
-        let Some(StandIn { group, model_id, facts }) = self.stand_ins.next(for_room) else {
-            return false;
+        let next = self.stand_ins.next(for_room)?;
+        Some(self.enter(next))
+    }
+
+    /// Goes on with a model of which nothing was asked yet. The one that it leaves.
+    pub(super) fn enter(&mut self, next: StandIn) -> StandIn {
+        let left = StandIn {
+            group: std::mem::replace(&mut self.group, next.group),
+            model_id: std::mem::replace(&mut self.called, next.model_id),
+            facts: std::mem::replace(&mut self.facts, next.facts),
         };
-        (self.group, self.called, self.facts) = (group, model_id, facts);
         self.attempts.enter_next_model();
         self.shared.watch_context_window(self.stand_ins.may_have_room());
-        true
+        left
     }
 
     /// Makes the present deployment the last one, because what goes there cannot be sent again.

@@ -111,26 +111,39 @@ pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Re
 /// there for the attempt; goes on to the models that stand in for the one that was called. Only [`Step::Try`] means that
 /// there is one.
 pub(super) fn choose(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&Verdict>) -> Step {
+    let called = Arc::clone(&admitted.group);
+    let mut reason = None;
+    let mut cooling = None;
     let mut step = choose_of_group(gateway, admitted, verdict);
     loop {
-        let for_room = step == Step::OtherModel;
+        let for_room = step == Some(Step::OtherModel);
         let may_be_elsewhere =
-            for_room || matches!(step, Step::Deliver(Why::NoneLeft | Why::Full { .. } | Why::RetryBudget));
-        if !may_be_elsewhere {
-            return step;
+            for_room || matches!(step, None | Some(Step::Deliver(Why::NoneLeft | Why::Full { .. } | Why::RetryBudget)));
+        let left = if may_be_elsewhere { admitted.enter_stand_in(for_room) } else { None };
+        if let Some(left) = left {
+            reason = Some(if for_room { "context_window" } else { "failing" });
+            // Nothing was asked there, so it can still be.
+            if step.is_none() && admitted.attempts.made() == 0 {
+                cooling.get_or_insert(left);
+            }
+        } else if may_be_elsewhere && let Some(back) = cooling.take() {
+            // Nobody stands in, and a request is not refused for a cooldown.
+            admitted.enter(back);
+            reason = None;
+        } else {
+            break;
         }
-        let left = Arc::clone(&admitted.group);
-        if !admitted.enter_stand_in(for_room) {
-            return step;
-        }
-        let reason = if for_room { "context_window" } else { "failing" };
-        gateway.metrics.fell_back(left.model_name.as_str(), admitted.group.model_name.as_str(), reason);
         step = choose_of_group(gateway, admitted, None);
     }
+    let step = step.unwrap_or(Step::Deliver(Why::NoneLeft));
+    if let (Step::Try { .. }, Some(reason)) = (step, reason) {
+        gateway.metrics.fell_back(called.model_name.as_str(), admitted.group.model_name.as_str(), reason);
+    }
+    step
 }
 
-/// The same among the deployments of the present model.
-fn choose_of_group(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&Verdict>) -> Step {
+/// The same among the deployments of the present model. `None` when all of them cool, and another model may serve.
+fn choose_of_group(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&Verdict>) -> Option<Step> {
     let Router { strategy, retry_budget_percent, cooldown, .. } = gateway.router;
     let streams = admitted.call.streams();
     // A place that another request took first is one that made progress, and the next look sees it.
@@ -155,14 +168,14 @@ fn choose_of_group(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&
             if step == Step::Deliver(Why::RetryBudget) {
                 gateway.metrics.retry_budget_exhausted();
             }
-            return step;
+            return Some(step);
         };
         // All cool: another model is better, if there is one.
         if matches!(choice.availability, Availability::Cooling { .. }) && admitted.stand_ins.may_serve() {
-            return Step::Deliver(Why::NoneLeft);
+            return None;
         }
         let Some(target) = admitted.group.targets.get(choice.index).map(Arc::clone) else {
-            return Step::Deliver(Why::NoneLeft);
+            return Some(Step::Deliver(Why::NoneLeft));
         };
         if let Some(ongoing) = Ongoing::begin(&target, choice.availability, streams, cooldown, now) {
             if let (0, Some(home)) = (admitted.attempts.made(), choice.affinity) {
@@ -170,10 +183,10 @@ fn choose_of_group(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&
             }
             admitted.attempts.begun(choice.index);
             admitted.chosen = Some(Chosen { index: choice.index, target, ongoing, pause, repeated: false });
-            return step;
+            return Some(step);
         }
     }
-    Step::Deliver(Why::Full { free_in: Duration::from_secs(1) })
+    Some(Step::Deliver(Why::Full { free_in: Duration::from_secs(1) }))
 }
 
 /// What may be known of each deployment.

@@ -81,8 +81,11 @@ impl StandIns {
         !self.context_window.is_empty()
     }
 
+    /// The next of them; it does not come a second time.
     pub(super) fn next(&mut self, for_room: bool) -> Option<StandIn> {
-        if for_room { self.context_window.pop_front() } else { self.failing.pop_front() }
+        let next = if for_room { self.context_window.pop_front() } else { self.failing.pop_front() }?;
+        self.retain(|other| other.group.model_name != next.group.model_name);
+        Some(next)
     }
 
     /// Leaves out those that `may` says no of.

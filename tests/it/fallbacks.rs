@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Plan, Stand, Store, converse, rules};
+use crate::support::{Answer, Entry, Plan, Stand, Store, converse, rules};
 
 const FALLBACKS: &str = "router_settings:\n  fallbacks: [{claude: [nova]}]\n";
 const FOR_ROOM: &str = "router_settings:\n  context_window_fallbacks: [{claude: [nova]}]\n";
@@ -83,6 +83,29 @@ async fn a_prompt_that_is_too_long_goes_to_a_model_with_more_room_and_other_mist
         stand.simulator.behave(rules(&json!([of_claude(&unavailable())])));
         assert_eq!(stand.call(&key, &asked).await.status, 503);
     }
+    stand.assert_spent(&key, stand.simulator.billed().total_nano_usd).await;
+    stand.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_cools_is_asked_when_the_one_that_stands_in_is_full() {
+    let rest = format!("{FALLBACKS}  allowed_fails: 0\n  cooldown_time: 60\n");
+    let mut plan = Plan::new(Store::Embedded).rest(&rest);
+    plan.entries = vec![
+        Entry::new("claude", "bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        Entry { name: "nova", model: "bedrock/amazon.nova-lite-v1:0", params: &[("rpm", "1")], info: &[] },
+    ];
+    let stand = plan.start().await;
+    let key = stand.key(&json!({ "max_budget": 1 })).await;
+    let asked = converse("claude", "converse", 100);
+    stand.simulator.behave(rules(&json!([of_claude(&unavailable())])));
+    let answer = stand.call(&key, &asked).await;
+    assert_eq!((answer.status, deployment(&answer)), (200, "nova-1"), "{answer:?}");
+    stand.simulator.behave(rules(&json!([])));
+    let answer = stand.call(&key, &asked).await;
+    assert_eq!((answer.status, deployment(&answer)), (200, "claude-1"), "{answer:?}");
+    let labels = [("model_name", "claude"), ("fallback", "nova")];
+    assert_eq!(stand.sum("dheera_ai_fallbacks_total", &labels).await, 1, "one request was served there");
     stand.assert_spent(&key, stand.simulator.billed().total_nano_usd).await;
     stand.assert_sound().await;
 }
