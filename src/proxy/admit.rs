@@ -212,7 +212,7 @@ async fn afford(
         reserve::reserve(gateway, booking, &shared).await?;
     }
     if call.operation.streaming != Streaming::Bidirectional {
-        ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), body.chunks.clone(), Arc::clone(&shared)));
+        ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), body.contiguous(), Arc::clone(&shared)));
     }
     ctx.stage = Stage::Admitted(Box::new(Admitted {
         call_id: ctx.call_id,

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use pingora_core::protocols::http::ServerSession;
 
@@ -98,6 +98,12 @@ impl RequestBody {
         }
     }
 
+    /// It is not sent again: its memory is others'. A stream may last for many minutes.
+    pub(super) fn let_go(&mut self) {
+        self.chunks.clear();
+        self.room = None;
+    }
+
     /// The body as one slice; joins the chunks only where there are several.
     pub(super) fn contiguous(&mut self) -> Bytes {
         match self.chunks.as_slice() {
@@ -140,7 +146,7 @@ pub(super) async fn read(
     welcome(session).await?;
     session.set_read_timeout(Some(limits.client_idle_timeout));
     let pace = Pace::new(limits, Instant::now());
-    let mut chunks = Vec::new();
+    let mut pieces = Pieces::default();
     let mut bytes = 0usize;
     let mut hasher = PayloadHasher::new();
     while let Some(chunk) = next_chunk(session, pace.deadline(bytes), limits.client_idle_timeout).await? {
@@ -155,7 +161,7 @@ pub(super) async fn read(
             held.grow(chunk.len())?;
         }
         hasher.update(&chunk);
-        chunks.push(chunk);
+        pieces.push(chunk);
     }
     if announced.is_some_and(|length| length != bytes) {
         return Err(Failure::client(
@@ -168,7 +174,47 @@ pub(super) async fn read(
             ),
         ));
     }
-    Ok(RequestBody { chunks, bytes, sha256: hasher.finish_hex(), room: Some(held) })
+    Ok(RequestBody { chunks: pieces.finish(), bytes, sha256: hasher.finish_hex(), room: Some(held) })
+}
+
+/// A body as it arrives. Small pieces are joined: each would keep some hundred bytes beside its own, and a client could
+/// send thousands of one byte.
+#[derive(Default)]
+struct Pieces {
+    whole: Vec<Bytes>,
+    small: BytesMut,
+}
+
+/// Below this a piece is small.
+const SMALL_BYTES: usize = 4 * KIBIBYTE;
+/// Small pieces are joined up to this.
+const JOINED_BYTES: usize = 64 * KIBIBYTE;
+
+impl Pieces {
+    fn push(&mut self, piece: Bytes) {
+        // The first one is all of it as a rule.
+        let first = self.whole.is_empty() && self.small.is_empty();
+        if first || piece.len() >= SMALL_BYTES {
+            self.join();
+            self.whole.push(piece);
+            return;
+        }
+        self.small.extend_from_slice(&piece);
+        if self.small.len() >= JOINED_BYTES {
+            self.join();
+        }
+    }
+
+    fn join(&mut self) {
+        if !self.small.is_empty() {
+            self.whole.push(self.small.split().freeze());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.join();
+        self.whole
+    }
 }
 
 /// How slowly a body may arrive.
@@ -335,6 +381,24 @@ mod tests {
 
     fn pace(rate_min: u64) -> Pace {
         Pace { began: Instant::now(), timeout: 60 * SECOND, grace: 10 * SECOND, rate_min }
+    }
+
+    #[test]
+    fn a_body_is_the_same_in_fewer_pieces() {
+        let large = vec![b'L'; SMALL_BYTES];
+        let many = vec![1; 200_000];
+        for sizes in [&many[..], &[SMALL_BYTES; 3], &[1, SMALL_BYTES, 2, 3, SMALL_BYTES, 4], &[7], &[]] {
+            let (mut pieces, mut sent) = (Pieces::default(), Vec::new());
+            for (at, size) in sizes.iter().enumerate() {
+                let piece = if *size < SMALL_BYTES { vec![at.to_le_bytes()[0]; *size] } else { large.clone() };
+                sent.extend_from_slice(&piece);
+                pieces.push(Bytes::from(piece));
+            }
+            let whole = pieces.finish();
+            assert_eq!(whole.concat(), sent);
+            assert!(whole.len() <= sent.len() / JOINED_BYTES + 6, "{} pieces", whole.len());
+            assert!(whole.iter().all(|piece| !piece.is_empty()));
+        }
     }
 
     #[test]

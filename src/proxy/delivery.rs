@@ -39,8 +39,12 @@ pub(super) struct Delivery {
     /// The answer, where it is an event stream.
     events: Option<EventStream>,
     deserted: Option<Deserted>,
+    /// The frame that ends the stream is being written; it may have left in part when nobody waits for that any more.
+    telling: bool,
     /// The answer was ended before the upstream had, and the upstream was let go.
     over: bool,
+    /// When the request was sent on for the first time.
+    began: Instant,
 }
 
 /// An answer whose header waits for its body.
@@ -89,7 +93,9 @@ impl Delivery {
             started: false,
             events: None,
             deserted: None,
+            telling: false,
             over: false,
+            began: Instant::now(),
         }
     }
 
@@ -101,7 +107,8 @@ impl Delivery {
         (self.started, self.over) = (false, false);
         let (now, silence) = (Instant::now(), self.shared.silence());
         self.content_until = silence.map(|silence| now + silence.first_byte);
-        self.total_until = silence.and_then(|silence| silence.total).map(|total| now + total);
+        // It is the request's, whichever attempt completes the answer.
+        self.total_until = silence.and_then(|silence| silence.total).map(|total| self.began + total);
         self.heard();
     }
 
@@ -119,6 +126,11 @@ impl Delivery {
     /// Whether the client went away, and the answer is read on without it.
     pub(super) fn deserted(&self) -> bool {
         self.deserted.is_some()
+    }
+
+    /// Whether the request will not be sent again.
+    pub(super) fn needs_no_body(&self) -> bool {
+        self.shared.is_settled_on()
     }
 
     /// Whether the answer has ended, although Pingora waits for the end of the upstream's.
@@ -176,7 +188,9 @@ impl Delivery {
             && self.deserted.is_none()
             && let Some(frame) = self.end_events(why)
         {
+            self.telling = true;
             client.response_duplex_vec(vec![HttpTask::Body(Some(frame), true)]).await?;
+            self.telling = false;
         }
         Ok(())
     }
@@ -188,7 +202,7 @@ impl Delivery {
     /// # Errors
     /// `error`, where the client cannot know that the answer has ended.
     pub(super) fn let_go(&mut self, error: Box<Error>) -> Result<bool> {
-        self.over = self.shared.ended().is_some() && self.shared.close_upstream();
+        self.over = self.shared.ended().is_some() && !self.telling && self.shared.close_upstream();
         if self.over { Ok(true) } else { Err(error) }
     }
 
@@ -196,6 +210,9 @@ impl Delivery {
     pub(super) async fn pass(&mut self, client: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<bool> {
         if self.over {
             return Ok(true);
+        }
+        if self.telling {
+            return Err(gone("the client took too long for the end of its answer"));
         }
         self.started = true;
         self.heard();

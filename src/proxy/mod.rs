@@ -166,6 +166,15 @@ pub struct Underway {
     ctx: RequestContext,
 }
 
+impl Drop for Underway {
+    /// Also where Pingora's last phase did not come, as after a panic: a process that stops waits for this count.
+    fn drop(&mut self) {
+        if self.ctx.counted {
+            self.gateway.metrics.in_flight().dec();
+        }
+    }
+}
+
 /// Answers the paths that are the proxy's own.
 #[async_trait]
 pub trait Local: Send + Sync {

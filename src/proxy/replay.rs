@@ -32,13 +32,14 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Puts a session of ours in the place of the real one.
-    pub(super) fn wrap(session: &mut ServerSession, chunks: Vec<Bytes>, shared: Arc<Shared>) -> Self {
+    pub(super) fn wrap(session: &mut ServerSession, body: Bytes, shared: Arc<Shared>) -> Self {
         let slot = Self { home: Arc::default(), shared: Arc::clone(&shared) };
         let real = std::mem::replace(session, ServerSession::new_custom(Box::new(())));
         *session = ServerSession::new_custom(Box::new(ReplaySession {
             real: Some(real),
             home: Arc::clone(&slot.home),
-            chunks,
+            // One piece, whatever it came in: Pingora does not listen to the client while several wait to be sent.
+            chunks: if body.is_empty() { Vec::new() } else { vec![body] },
             next: 0,
             delivery: Delivery::new(shared),
         }));
@@ -147,6 +148,9 @@ impl CustomSession for ReplaySession {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        if self.is_body_done() && self.delivery.needs_no_body() {
+            self.chunks.clear();
+        }
         let (real, delivery) = self.parts();
         delivery.pass(real, tasks).await
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 use pingora_core::{Error, ErrorType};
 
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     opening: AtomicU8,
     /// Whether somebody has a use for [`CONTEXT_WINDOW`].
     watch_context_window: AtomicBool,
+    /// Whether nobody will be asked any more, so that the request's body is not needed once it has been sent.
+    settled_on: AtomicBool,
     /// What is set aside for the attempt under way.
     pub purse: Purse,
     /// When to end it, however far it is.
@@ -137,6 +140,7 @@ impl Shared {
             deserted: AtomicBool::default(),
             opening: AtomicU8::new(OVER),
             watch_context_window: AtomicBool::default(),
+            settled_on: AtomicBool::default(),
             purse: Purse::default(),
             stop,
         }
@@ -161,12 +165,22 @@ impl Shared {
     /// holds the connection meanwhile. False where there is none of its own.
     pub(super) fn close_upstream(&self) -> bool {
         let upstream = self.lock().upstream;
-        upstream.is_some_and(|upstream| shutdown(upstream, Shutdown::Both).is_ok())
+        // One that was reset meanwhile ends by itself.
+        upstream.is_some_and(|upstream| matches!(shutdown(upstream, Shutdown::Both), Ok(()) | Err(Errno::ENOTCONN)))
     }
 
     /// Announces a stream whose content is waited for. `hold`: nothing of it leaves before.
     pub(super) fn await_content(&self, hold: bool) {
         self.opening.store(if hold { HELD } else { AWAITED }, Ordering::Relaxed);
+    }
+
+    /// The answer under way is the one that the client gets.
+    pub(super) fn settle_on(&self) {
+        self.settled_on.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_settled_on(&self) -> bool {
+        self.settled_on.load(Ordering::Relaxed)
     }
 
     /// The stream has content, or will have none: it goes on as it comes.

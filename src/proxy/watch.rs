@@ -76,7 +76,7 @@ fn is_lines(media_type: &str) -> bool {
 /// # Errors
 /// [`CONTEXT_WINDOW`], while nothing of the answer has left.
 pub(super) fn look(
-    admitted: &Admitted,
+    admitted: &mut Admitted,
     attempt: &mut Attempt,
     bytes: Option<&[u8]>,
     end: bool,
@@ -119,9 +119,11 @@ pub(super) fn look(
 }
 
 /// Nothing is looked for any more: the answer goes on as it is.
-pub(super) fn passes(admitted: &Admitted, attempt: &mut Attempt) {
+pub(super) fn passes(admitted: &mut Admitted, attempt: &mut Attempt) {
     attempt.watch.first_event = None;
     admitted.shared.begin_content();
+    admitted.shared.settle_on();
+    admitted.body.let_go();
 }
 
 /// Whether another deployment can be asked in place of this one, and there is still somebody to ask for.

@@ -186,6 +186,7 @@ impl Metrics {
             // It has no series when its name never resolved.
             drop(self.routing.endpoint_addresses.remove_label_values(&[host, state]));
         }
+        drop(self.routing.endpoint_state.remove_label_values(&[host]));
     }
 
     /// A health check of an upstream host failed, or the look-up of its name.
