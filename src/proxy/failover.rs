@@ -10,9 +10,10 @@ use pingora_proxy::Session;
 
 use super::connect_failure::connect_failure;
 use super::context::{Attempt, Chosen, RequestContext, Stage};
+use super::event_stream::Ended;
 use super::select::unreachable_deployments;
 use super::shared::{BROKE_FIRST, BUDGET_SPENT, CONTEXT_WINDOW, Flaw, STOPPING, TOTAL_TIMEOUT, UPSTREAM_SILENT};
-use super::{Gateway, select};
+use super::{Gateway, select, settle};
 use crate::aws::error_body::{ErrorResponse, ErrorType};
 use crate::deployment::attempts::Step;
 use crate::deployment::fleet::Target;
@@ -80,7 +81,9 @@ pub(super) fn broken(
     if matches!(error.retry, RetryType::Decided(true)) && matches!(ctx.stage, Stage::Admitted(_)) {
         return error; // Another attempt has been decided on.
     }
-    let stale = matches!(error.retry, RetryType::ReusedOnly) && reused;
+    // Where the request was being written, Pingora tells of that and not of the connection's end.
+    let write_failed = *error.etype() == PingoraErrorType::WriteError && *error.esource() == ErrorSource::Upstream;
+    let stale = reused && (matches!(error.retry, RetryType::ReusedOnly) || write_failed);
     error.set_retry(false);
     let Some((admitted, attempt)) = ctx.dispatched_mut() else {
         return error;
@@ -178,6 +181,9 @@ fn moves_on(gateway: &Gateway, ctx: &mut RequestContext, outcome: Outcome, phase
     }
     if let Some(admitted) = ctx.admitted_mut() {
         admitted.spoiled |= begun;
+        if admitted.spoiled && status.is_some_and(|status| (200..300).contains(&status)) {
+            settle::measure_given_up(gateway, ctx);
+        }
     }
     gateway.metrics.set_back(target.id.as_str(), outcome.as_str());
     (ctx.record.aws_request_id, ctx.record.time_to_first_byte_ms) = (None, None);
@@ -243,6 +249,9 @@ pub(super) fn ended(gateway: &Gateway, ctx: &mut RequestContext, error: Option<&
     let (Some(ongoing), Some(status)) = (attempt.ongoing.take(), attempt.status) else {
         return; // Dropped, it says nothing.
     };
+    if admitted.shared.ended() == Some(Ended::Stopping) {
+        return;
+    }
     let outcome = match (admitted.shared.ended_badly(), error) {
         (Some(Flaw::Exception), _) => {
             Outcome::Exception(Exception::of(&admitted.shared.exception().unwrap_or_default()))
@@ -271,12 +280,14 @@ pub(super) fn ended(gateway: &Gateway, ctx: &mut RequestContext, error: Option<&
 
 /// The last attempt failed before an answer, and there is none to deliver.
 fn give_up_on(gateway: &Gateway, ctx: &mut RequestContext, target: &Target, outcome: Outcome, error: &Error) {
-    if let Some((admitted, attempt)) = ctx.dispatched_mut() {
-        admitted.spoiled |= attempt.sent.is_some();
+    let sent = ctx.dispatched_mut().is_some_and(|(_, attempt)| attempt.sent.is_some());
+    if let Some(admitted) = ctx.admitted_mut() {
+        admitted.spoiled |= sent;
     }
     gateway.metrics.set_back(target.id.as_str(), outcome.as_str());
     ctx.set_back(target, None, outcome);
-    ctx.failure = Some(unreachable_deployments().because(error.to_string()));
+    let failure = if sent { answer_broke() } else { unreachable_deployments() };
+    ctx.failure = Some(failure.because(error.to_string()));
 }
 
 /// The failure that a client is told of for an error of Pingora's.
@@ -336,12 +347,13 @@ pub(super) fn failure_of(error: &Error) -> Failure {
     .because(error.to_string())
 }
 
-/// A success that broke off before its end: it was served and is billed, so SDKs must not ask for it again.
+/// The connection broke after the request had been sent: it may have been served and be billed, so SDKs must not ask for it
+/// again.
 fn answer_broke() -> Failure {
     Failure::upstream(
         "upstream_broke",
         ErrorType::ModelTimeout,
-        "The connection to the model broke before its answer was complete. Sending the request again is billed again.",
+        "The connection to the model broke before its answer was complete. Sending the request again may be billed again.",
     )
     .with(ErrorResponse::no_retry)
 }

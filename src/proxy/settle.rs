@@ -78,6 +78,22 @@ pub(super) fn measure(gateway: &Gateway, ctx: &mut RequestContext) {
     }
 }
 
+/// An answer that had begun is given up for another attempt: charges what is known of it. What the record says of an
+/// answer is about the one that the client gets.
+pub(super) fn measure_given_up(gateway: &Gateway, ctx: &mut RequestContext) {
+    if let Some((_, attempt)) = ctx.dispatched_mut()
+        && let Some(reader) = attempt.reader.as_mut()
+    {
+        reader.interrupted();
+    }
+    let record = std::mem::take(&mut ctx.record);
+    measure(gateway, ctx);
+    let given_up = std::mem::replace(&mut ctx.record, record);
+    if let Some(cost) = given_up.cost_nano_usd {
+        ctx.record.add_cost(NanoUsd(cost));
+    }
+}
+
 /// What the attempt is charged with: its cost where that is certain, else what the configuration says of unknown usage.
 /// `None` where neither is known, because no limit asked for a bound.
 fn charge(

@@ -13,6 +13,7 @@ on_both_stores! {
     a_client_that_leaves_before_the_answer_is_charged_too,
     a_call_that_another_deployment_serves_is_charged_once,
     a_call_that_may_have_been_served_twice_is_charged_twice,
+    an_answer_that_broke_after_it_said_what_it_used_is_charged_that,
     a_second_attempt_must_be_paid_for,
 }
 
@@ -45,8 +46,8 @@ fn faults() -> Vec<(&'static str, Asked, Value, &'static str)> {
         ("a frame that is cut", stream(), json!({ "kind": "cut_mid_frame", "after_frames": 3 }), "upstream_broke"),
         ("a stream that is reset", stream(), json!({ "kind": "reset", "after_frames": 3 }), "upstream_broke"),
         ("an answer that is cut", whole(), json!({ "kind": "cut", "after_frames": 1 }), "upstream_broke"),
-        ("a reset before the answer", whole(), json!({ "kind": "reset" }), "unreachable"),
-        ("a reset before the stream", stream(), json!({ "kind": "reset" }), "unreachable"),
+        ("a reset before the answer", whole(), json!({ "kind": "reset" }), "upstream_broke"),
+        ("a reset before the stream", stream(), json!({ "kind": "reset" }), "upstream_broke"),
         ("no answer in time", whole(), json!({ "kind": "stall_before_header" }), "upstream_timeout"),
     ]
 }
@@ -116,6 +117,35 @@ async fn two_deployments(store: Store) -> Stand {
     let mut plan = Plan::new(store);
     plan.entries = vec![Entry::new("claude", SONNET), Entry::new("claude", SONNET)];
     plan.start().await
+}
+
+/// InvokeModel tells its usage in the header, so what broke behind that is known, although another deployment serves.
+async fn an_answer_that_broke_after_it_said_what_it_used_is_charged_that(store: Store) {
+    let stand = two_deployments(store).await;
+    let body = json!({ "anthropic_version": "bedrock-2023-05-31", "max_tokens": 100,
+        "messages": [{ "role": "user", "content": "Tell me a story." }] });
+    let rule = json!([
+        { "match": { "times": 1 }, "fault": { "kind": "cut", "after_frames": 1 }, "usage": { "input": 10, "output": 50 } },
+        { "usage": { "input": 10, "output": 50 } },
+    ]);
+    for limits in [json!({ "max_budget": 1 }), json!({})] {
+        stand.simulator.behave(rules(&rule));
+        stand.simulator.clear_billed();
+        let key = stand.key(&limits).await;
+        let answer = stand.call(&key, &Asked::post("/bedrock/model/claude/invoke", body.to_string())).await;
+        assert_eq!((answer.status, answer.header("x-dheera-ai-attempts")), (200, Some("2")), "{answer:?}");
+        stand.assert_sound().await;
+        let billed = stand.simulator.billed().total_nano_usd;
+        assert_eq!(billed, 2 * 780_000);
+        stand.assert_spent(&key, billed).await;
+        let record = stand.proxy().record(answer.call_id()).await;
+        assert_eq!(
+            (&record["cost_nano_usd"], &record["usage_certainty"]),
+            (&json!(billed), &json!("exact")),
+            "{record}"
+        );
+        assert_eq!(record.get("reason"), None, "{record}");
+    }
 }
 
 async fn a_call_that_another_deployment_serves_is_charged_once(store: Store) {
