@@ -54,6 +54,9 @@ pub(super) struct Leases {
     forget_closed: VecDeque<(u64, LeaseId)>,
     forget_expired: VecDeque<(u64, LeaseId)>,
     changed: HashSet<LeaseId>,
+    /// Open ones that are saved, because their owner is another process.
+    kept: HashSet<LeaseId>,
+    changed_kept: HashSet<LeaseId>,
 }
 
 impl Leases {
@@ -74,6 +77,26 @@ impl Leases {
         self.open.insert(id, lease);
     }
 
+    /// Saves an open lease from now on, until it ends.
+    pub(super) fn keep(&mut self, id: &LeaseId) {
+        if self.open.contains_key(id) && self.kept.insert(id.clone()) {
+            self.changed_kept.insert(id.clone());
+        }
+    }
+
+    /// Opens a lease that was saved.
+    pub(super) fn reopen(&mut self, id: LeaseId, lease: Open) {
+        self.kept.insert(id.clone());
+        self.open(id, lease);
+    }
+
+    /// An open lease is not as it was.
+    pub(super) fn touched(&mut self, id: &LeaseId) {
+        if self.kept.contains(id) {
+            self.changed_kept.insert(id.clone());
+        }
+    }
+
     /// Leaves a tombstone.
     pub(super) fn bury(&mut self, id: &LeaseId, forget_at_ms: u64) {
         if self.closed.insert(id.clone()) {
@@ -84,6 +107,9 @@ impl Leases {
     pub(super) fn take_open(&mut self, id: &LeaseId) -> Option<Open> {
         let lease = self.open.remove(id)?;
         self.expiries.remove(&(lease.expires_at_ms, id.clone()));
+        if self.kept.remove(id) {
+            self.changed_kept.insert(id.clone());
+        }
         Some(lease)
     }
 
@@ -120,6 +146,7 @@ impl Leases {
             self.expiries.remove(&(lease.expires_at_ms, id.clone()));
             lease.expires_at_ms = until_ms;
             self.expiries.insert((until_ms, id.clone()));
+            self.touched(id);
         }
         true
     }
@@ -136,6 +163,18 @@ impl Leases {
                 self.changed.insert(id);
             }
         }
+    }
+
+    /// Kept leases that changed since the last time; `None` has ended.
+    pub(super) fn take_changed_kept(&mut self) -> Vec<(LeaseId, Option<Open>)> {
+        let open = &self.open;
+        self.changed_kept
+            .drain()
+            .map(|id| {
+                let lease = open.get(&id).cloned();
+                (id, lease)
+            })
+            .collect()
     }
 
     /// Expired leases that changed since the last time; `None` is no longer needed.

@@ -74,7 +74,7 @@ pub struct Saved {
     pub expired: Vec<(LeaseId, Expired)>,
     pub windows: Vec<(AccountId, Window)>,
     pub expired_total: u64,
-    /// Of a process that lives on and has handed its books over; else none.
+    /// Of processes that may live on: those that were handed over, and those that were kept.
     pub open: Vec<(LeaseId, Open)>,
 }
 
@@ -85,6 +85,8 @@ pub struct Changes {
     pub nodes: Vec<(NodeId, u64)>,
     pub expired: Vec<(LeaseId, Option<Expired>)>,
     pub windows: Vec<(AccountId, Option<Window>)>,
+    /// Of the open leases those that are kept.
+    pub open: Vec<(LeaseId, Option<Open>)>,
     /// In the order in which they were booked.
     pub entries: Vec<Entry>,
     pub expired_total: u64,
@@ -97,6 +99,7 @@ impl Changes {
             && self.nodes.is_empty()
             && self.expired.is_empty()
             && self.windows.is_empty()
+            && self.open.is_empty()
             && self.entries.is_empty()
     }
 }
@@ -119,7 +122,7 @@ impl Books {
         }
     }
 
-    /// Takes up what an earlier process saved. No lease is open but those that it handed over.
+    /// Takes up what an earlier process saved. No lease is open but those that it handed over or kept.
     pub fn restore(&mut self, saved: Saved) {
         self.accounts.restore(saved.accounts);
         self.nodes.extend(saved.nodes);
@@ -131,8 +134,13 @@ impl Books {
             for ticket in &lease.tickets {
                 self.windows.entry(ticket.account.clone()).or_default().parallel += 1;
             }
-            self.leases.open(id, lease);
+            self.leases.reopen(id, lease);
         }
+    }
+
+    /// Saves a lease as long as it is open, because its owner may live longer than this process.
+    pub fn keep(&mut self, lease: &LeaseId) {
+        self.leases.keep(lease);
     }
 
     /// Leases that are open now, for whoever takes the books over.
@@ -182,6 +190,7 @@ impl Books {
             }
             self.accounts.hold(&open.held, more);
             open.amount = to;
+            self.leases.touched(lease);
         }
         Reserved::Granted { balances: self.accounts.balances(charges) }
     }
@@ -290,6 +299,7 @@ impl Books {
                     (account, window)
                 })
                 .collect(),
+            open: self.leases.take_changed_kept(),
             entries: std::mem::take(&mut self.entries),
             expired_total: self.expired_total,
         }
@@ -372,6 +382,7 @@ impl Books {
         lease.amount = lease.amount.saturating_sub(take);
         self.accounts.release(&lease.held, take);
         self.accounts.spend(&lease.held, cost, cost.saturating_sub(take));
+        self.leases.touched(id);
         if close {
             self.give_back(now_ms, id, tokens);
         }

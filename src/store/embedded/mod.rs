@@ -2,8 +2,9 @@
 //! process.
 //!
 //! Reserving is a mutex and some hash maps; no request waits for the disk. Settling arrives in batches from the
-//! ledger and is answered when it is durable. Open leases are not kept in the file: when this process has ended, so
-//! have its calls, and the journal of the ledger says what they may have cost.
+//! ledger and is answered when it is durable. Open leases of this process are not kept in the file: when it has ended,
+//! so have its calls, and the journal of the ledger says what they may have cost. Those of other processes, which this
+//! one has taken the file over from, are: whoever opens it next has them, however this one ended.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -121,12 +122,11 @@ impl Embedded {
 
     fn begin(database: Database, path: &Path, clock: Clock) -> Result<Self, OpenError> {
         let failed = |why: String| OpenError::Failed { path: path.to_owned(), why };
-        let prepared = tables::prepare(&database)
+        let epoch = tables::prepare(&database)
             .map_err(|error| failed(error.to_string()))?
             .map_err(|found| OpenError::Version { path: path.to_owned(), found })?;
-        let epoch = prepared.epoch;
         let mut books = Books::new(CLOSED_KEPT_MS);
-        books.restore(tables::load(&database, prepared).map_err(|error| failed(error.to_string()))?);
+        books.restore(tables::load(&database).map_err(|error| failed(error.to_string()))?);
         let shared = Arc::new(Shared {
             database,
             clock,
@@ -162,6 +162,35 @@ impl Embedded {
             thread::park_timeout(LEAVING_POLL);
         }
         left
+    }
+
+    /// As `reserve`, for another process. The lease is in the file when this returns.
+    async fn reserve_for_another(&self, request: &Reserve) -> Result<Reserved, StoreError> {
+        let answer = self.books(|books, now_ms| {
+            let answer = books.reserve(now_ms, request);
+            books.keep(&request.lease);
+            answer
+        })?;
+        self.saved(answer).await
+    }
+
+    /// As `extend`, for another process.
+    async fn extend_for_another(
+        &self,
+        lease: &LeaseId,
+        to: NanoUsd,
+        charges: &[Charge],
+    ) -> Result<Reserved, StoreError> {
+        let answer = self.extend(lease, to, charges).await?;
+        self.saved(answer).await
+    }
+
+    /// Gives the answer once what was granted by it is in the file.
+    async fn saved(&self, answer: Reserved) -> Result<Reserved, StoreError> {
+        if matches!(answer, Reserved::Granted { .. }) {
+            self.ask(|answer| Work::Save { answer }).await??;
+        }
+        Ok(answer)
     }
 
     /// Ends the writer, which saves what is left.

@@ -1,7 +1,8 @@
 //! The embedded store of a process that may be succeeded by another while it still serves: the file has one process, so
 //! it moves, and whoever no longer has it asks the one that has.
 //!
-//! While the file moves, commands wait for milliseconds; none fails. Leases that are open move with it. What a command
+//! While the file moves, commands wait for milliseconds; none fails. Leases that are open move with it, and stay in it as
+//! long as they are open: a process that takes the file over and dies, however it does, takes none along. What a command
 //! does is `Embedded`'s part; who succeeds whom is decided in `app::upgrade`.
 
 use std::io;

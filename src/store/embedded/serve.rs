@@ -102,8 +102,10 @@ async fn answer(store: &Embedded, command: Command, to: &mut BufStream<UnixStrea
         wire::write(to, &answer).await
     }
     match command {
-        Command::Reserve(request) => say(to, store.reserve(&request).await).await,
-        Command::Extend { lease, to: amount, charges } => say(to, store.extend(&lease, amount, &charges).await).await,
+        Command::Reserve(request) => say(to, store.reserve_for_another(&request).await).await,
+        Command::Extend { lease, to: amount, charges } => {
+            say(to, store.extend_for_another(&lease, amount, &charges).await).await
+        }
         Command::Apply { node, first, ops } => say(to, store.apply(&node, first, &ops).await).await,
         Command::Touch { leases, ttl_ms } => say(to, store.touch(&leases, ttl_ms).await).await,
         Command::Reap(limit) => say(to, store.reap(limit).await).await,

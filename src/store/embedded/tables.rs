@@ -38,9 +38,9 @@ const EXPIRED: TableDefinition<&str, &[u8]> = TableDefinition::new("expired_leas
 const WINDOWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rate_windows");
 /// The last number applied of each node.
 const NODES: TableDefinition<&str, u64> = TableDefinition::new("nodes");
-/// Leases that were open when their process handed the file over and lived on.
+/// Open leases of other processes than the one that has the file: they may live longer than it.
 const OPEN: TableDefinition<&str, &[u8]> = TableDefinition::new("open_leases");
-/// The epoch that they are meant for: whoever opens the file later finds them settled.
+/// The epoch after the one in which the file was left: earlier programs take the leases up in that one alone.
 const OPEN_FOR: &str = "open_leases_for_epoch";
 
 /// What a failure of the file means for the caller.
@@ -48,22 +48,13 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     StoreError::Failed(error.into().to_string())
 }
 
-/// What a file is opened with.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) epoch: u64,
-    /// Leases that the process before has handed over, by id, as JSON.
-    open: Vec<(String, Vec<u8>)>,
-}
-
-/// Makes all tables, so that reading need not ask whether one is there, and begins a new epoch.
+/// Makes all tables, so that reading need not ask whether one is there, and begins a new epoch, which it gives.
 ///
 /// # Errors
 /// When the file cannot be written; `Ok(Err(version))` when it is of another schema version.
-pub(super) fn prepare(database: &Database) -> Result<Result<Prepared, u64>, redb::Error> {
+pub(super) fn prepare(database: &Database) -> Result<Result<u64, u64>, redb::Error> {
     let transaction = database.begin_write()?;
     let epoch;
-    let mut open = Vec::new();
     {
         let mut meta = transaction.open_table(META)?;
         let version = meta.get(SCHEMA)?.map(|version| version.value());
@@ -82,15 +73,10 @@ pub(super) fn prepare(database: &Database) -> Result<Result<Prepared, u64>, redb
         transaction.open_table(EXPIRED)?;
         transaction.open_table(WINDOWS)?;
         transaction.open_table(NODES)?;
-        let meant = meta.get(OPEN_FOR)?.is_some_and(|meant| meant.value() == epoch);
-        let mut leases = transaction.open_table(OPEN)?;
-        for (id, lease) in leases.extract_if(|_, _| true)?.flatten() {
-            open.push((id.value().to_owned(), lease.value().to_vec()));
-        }
-        open.retain(|_| meant);
+        transaction.open_table(OPEN)?;
     }
     transaction.commit()?;
-    Ok(Ok(Prepared { epoch, open }))
+    Ok(Ok(epoch))
 }
 
 /// Leaves open leases to the process that opens the file next.
@@ -116,7 +102,7 @@ pub(super) fn next(meta: &mut redb::Table<'_, &str, u64>, name: &str, steps: u64
 }
 
 /// Reads everything of the books.
-pub(super) fn load(database: &Database, prepared: Prepared) -> Result<Saved, StoreError> {
+pub(super) fn load(database: &Database) -> Result<Saved, StoreError> {
     let transaction = database.begin_read().map_err(failed)?;
     let nodes = transaction.open_table(NODES).map_err(failed)?;
     let meta = transaction.open_table(META).map_err(failed)?;
@@ -130,11 +116,7 @@ pub(super) fn load(database: &Database, prepared: Prepared) -> Result<Saved, Sto
             .map(|item| item.map(|(node, last)| (NodeId::new(node.value()), last.value())).map_err(failed))
             .collect::<Result<_, _>>()?,
         expired_total: meta.get(EXPIRED_TOTAL).map_err(failed)?.map_or(0, |total| total.value()),
-        open: prepared
-            .open
-            .into_iter()
-            .map(|(id, json)| read_one(&id, &json, LeaseId::new))
-            .collect::<Result<_, _>>()?,
+        open: read_all(&transaction.open_table(OPEN).map_err(failed)?, LeaseId::new)?,
     })
 }
 
@@ -160,6 +142,7 @@ pub(super) fn save(transaction: &WriteTransaction, changes: &Changes) -> Result<
     write_all(transaction, ACCOUNTS, changes.accounts.iter().map(|(id, value)| (id.as_str(), value.as_ref())))?;
     write_all(transaction, EXPIRED, changes.expired.iter().map(|(id, value)| (id.as_str(), value.as_ref())))?;
     write_all(transaction, WINDOWS, changes.windows.iter().map(|(id, value)| (id.as_str(), value.as_ref())))?;
+    write_all(transaction, OPEN, changes.open.iter().map(|(id, value)| (id.as_str(), value.as_ref())))?;
     let mut nodes = transaction.open_table(NODES).map_err(failed)?;
     for (node, last) in &changes.nodes {
         nodes.insert(node.as_str(), last).map_err(failed)?;

@@ -111,17 +111,71 @@ async fn a_store_that_nobody_takes_over_goes_back_with_its_leases() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leases_that_were_handed_over_are_not_taken_for_open_by_later_processes() {
+async fn a_process_that_dies_with_the_store_takes_no_lease_of_another_along() {
+    let place = Place::new("died");
+    let old = place.open().await;
+    for (id, amount) in [("stream", 600), ("ends", 50)] {
+        assert!(granted(&old.reserve(&ask(id, amount)).await));
+    }
+    old.release().await.unwrap();
+    let new = place.open().await;
+    let node = NodeId::new("old");
+    assert_eq!(old.apply(&node, 1, &[spend("ends", 20)]).await.unwrap(), Applied { last: 1 });
+    assert!(granted(&old.extend(&LeaseId::new("stream"), NanoUsd(700), &charges()).await));
+    assert!(granted(&old.reserve(&ask("meanwhile", 100)).await));
+    // As after a signal that cannot be caught: the file as it is now.
+    let killed = Place::new("killed");
+    std::fs::copy(place.0.join("store.redb"), killed.0.join("store.redb")).unwrap();
+    assert_eq!(balance(&*killed.open().await).await, (20, 800));
+    assert!(granted(&new.reserve(&Reserve { throttles: Vec::new(), ..ask("its own", 30) }).await));
+    assert_eq!(balance(&old).await, (20, 830));
+    end_without_leaving(new).await;
+    old.take_back().await.unwrap();
+    assert_eq!(balance(&old).await, (20, 800), "what is set aside stays set aside");
+    assert_eq!(old.lease_counts().await.unwrap().open, 2, "what has ended stays so, and the dead one has no calls");
+    assert!(matches!(old.reserve(&ask("too much", 200)).await, Ok(Reserved::Denied(_))));
+    let ends = [spend("stream", 650), spend("meanwhile", 90)];
+    assert_eq!(old.apply(&node, 2, &ends).await.unwrap(), Applied { last: 3 });
+    assert_eq!(balance(&old).await, (760, 0));
+}
+
+/// Ends a process, as far as its store is concerned, without a word to the next one.
+async fn end_without_leaving(store: Arc<Movable>) {
+    store.server.lock().await.take().unwrap().stop().await;
+    drop(Arc::into_inner(store).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_finishes_settles_with_whoever_opens_the_store_after_one_that_died() {
     let place = Place::new("later");
     let old = place.open().await;
     assert!(granted(&old.reserve(&ask("stream", 600)).await));
     old.release().await.unwrap();
-    let new = place.open().await;
-    assert_eq!(new.lease_counts().await.unwrap().open, 1);
-    new.server.lock().await.take().unwrap().stop().await;
-    drop(new);
+    end_without_leaving(place.open().await).await;
     let later = place.open().await;
-    assert_eq!(later.lease_counts().await.unwrap().open, 0, "a restart has no calls under way");
+    assert_eq!(balance(&later).await, (0, 600));
+    assert!(granted(&old.extend(&LeaseId::new("stream"), NanoUsd(700), &charges()).await));
+    assert_eq!(old.apply(&NodeId::new("old"), 1, &[spend("stream", 650)]).await.unwrap(), Applied { last: 1 });
+    assert_eq!(balance(&later).await, (650, 0));
+    end_without_leaving(later).await;
+    assert_eq!(place.open().await.lease_counts().await.unwrap().open, 0, "it has ended in the file, too");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_whose_process_is_gone_expire_in_whoever_has_the_store() {
+    let place = Place::new("expired");
+    let old = place.open().await;
+    assert!(granted(&old.reserve(&Reserve { ttl_ms: 1, ..ask("stream", 600) }).await));
+    old.release().await.unwrap();
+    end_without_leaving(place.open().await).await;
+    let later = place.open().await;
+    while later.lease_counts().await.unwrap().expired_total == 0 {
+        later.reap(10).await.unwrap();
+    }
+    assert_eq!(balance(&later).await, (600, 0), "each has its own expiry still");
+    end_without_leaving(later).await;
+    let last = place.open().await;
+    assert_eq!((balance(&last).await, last.lease_counts().await.unwrap().open), ((600, 0), 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
