@@ -66,6 +66,15 @@ impl Readiness {
         }
     }
 
+    /// Waits until the process is about to end.
+    pub async fn until_ending(&self) {
+        let ends = |phase: &Phase| matches!(phase, Phase::Stopping | Phase::Succeeded);
+        if self.phase.subscribe().wait_for(ends).await.is_err() {
+            // Its sender is the one borrowed here.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Whether there is no store, or it has answered once.
     #[must_use]
     pub fn has_store(&self) -> bool {

@@ -50,6 +50,7 @@ const STOP_NOW: ShutdownSignal = ShutdownSignal::GracefulTerminate;
 pub(super) struct Lifecycle {
     readiness: Arc<Readiness>,
     connections: AtomicUsize,
+    may_listen: watch::Sender<bool>,
     listens: watch::Sender<bool>,
     port_closes: watch::Sender<bool>,
     idle_end: watch::Sender<bool>,
@@ -73,6 +74,7 @@ impl Lifecycle {
         Self {
             readiness,
             connections: AtomicUsize::new(0),
+            may_listen: event(),
             listens: event(),
             port_closes: event(),
             idle_end: event(),
@@ -94,6 +96,16 @@ impl Lifecycle {
     pub(super) fn connected(&self) -> Connected<'_> {
         self.connections.fetch_add(1, Ordering::Relaxed);
         Connected(&self.connections)
+    }
+
+    /// Has connections accepted.
+    pub(super) fn let_listen(&self) {
+        self.may_listen.send_replace(true);
+    }
+
+    /// Waits until connections may be accepted.
+    pub(super) async fn until_it_may_listen(&self) {
+        become_true(&self.may_listen).await;
     }
 
     /// Connections are accepted.
@@ -145,6 +157,8 @@ pub(super) struct Supervisor {
     /// Moves to the successor.
     pub store: Option<Arc<Movable>>,
     pub watchdog: Option<Duration>,
+    /// Whether there was a process before this one.
+    pub succeeds: bool,
     pub shutdown_delay: Duration,
     pub shutdown_timeout: Duration,
 }
@@ -189,7 +203,7 @@ impl ShutdownSignalWatch for Supervisor {
                     ),
                 }
             }
-            // A process that was about to succeed this one learns here that it does not.
+            // A process that was about to succeed this one learns here that it is alone.
         };
         self.end(end, &mut signals).await;
         STOP_NOW
@@ -231,24 +245,27 @@ impl Supervisor {
             self.lifecycle.readiness.enter(Phase::Succeeded);
             return self.finish(signals, None).await;
         }
+        let served = self.lifecycle.readiness.phase() == Phase::Serving;
         self.lifecycle.readiness.enter(Phase::Stopping);
         tracing::info!(requests_in_flight = self.metrics.in_flight().get(), "stopping");
-        let store = match end {
+        let store = if self.succeeds && !served {
             // The other one goes on, and needs it.
-            End::Failed => self.store.clone().map(|store| tokio::spawn(give_back(store))),
-            // A successor that was about to have it does not get that far.
-            _ => self.store.clone().map(|store| tokio::spawn(take_back(store))),
+            self.store.clone().map(|store| tokio::spawn(give_back(store)))
+        } else {
+            // A successor that was about to have it may not get that far.
+            self.store.clone().map(|store| tokio::spawn(take_back(store)))
         };
-        if end != End::Failed {
+        if served {
+            // Of a process that does not serve the service manager would stop the whole service.
             notify::stopping();
         }
         let mut deadline = Instant::now();
-        if end == End::Finish {
+        if end == End::Finish && served {
             tokio::select! {
                 () = sleep(self.shutdown_delay) => deadline = Instant::now() + self.shutdown_timeout,
                 () = signals.any() => {}
             }
-        } else if end == End::Failed {
+        } else if end != End::AtOnce {
             deadline += self.shutdown_timeout;
         }
         self.finish(signals, Some(deadline)).await;

@@ -96,8 +96,9 @@ fn open(host: IpAddr, port: u16, inherited: Option<TcpListener>) -> Result<TcpLi
     TcpListener::bind(wanted).map_err(|error| StartError::Address(wanted, error))
 }
 
-/// The service that accepts connections. Pingora would close its port and its idle connections in one moment, when the
-/// process is told to stop; `lifecycle` says when each is due.
+/// The service that accepts connections, once `lifecycle` lets it: until then those that come are for the process before,
+/// or wait. Pingora would close its port and its idle connections in one moment, when the process is told to stop;
+/// `lifecycle` says when each is due.
 pub(super) struct Listening {
     pub service: Service<Prompt>,
     pub descriptors: Option<ListenFds>,
@@ -111,6 +112,11 @@ pub(super) struct Listening {
 impl PingoraService for Listening {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, listeners_per_fd: usize) {
         let closing = self.lifecycle.port_closing();
+        let mut closes = closing.clone();
+        tokio::select! {
+            () = self.lifecycle.until_it_may_listen() => {}
+            _ = closes.wait_for(|closes| *closes) => return,
+        }
         let serve =
             PingoraService::start_service(&mut self.service, self.descriptors.take(), closing, listeners_per_fd);
         tokio::pin!(serve);

@@ -134,6 +134,7 @@ pub fn run(config: Config, given: Given) -> Result<(), StartError> {
         socket: config.listen.upgrade_socket.clone(),
         store: bank.as_ref().and_then(|bank| bank.movable.clone()),
         watchdog: predecessor.as_ref().map_or_else(notify::interval, Predecessor::watchdog),
+        succeeds: predecessor.is_some(),
         shutdown_delay: config.limits.shutdown_delay,
         shutdown_timeout: config.limits.shutdown_timeout,
     };
@@ -296,11 +297,19 @@ struct Announce {
 impl BackgroundService for Announce {
     async fn start(&self, _shutdown: ShutdownWatch) {
         self.reloads.notified().await;
-        self.lifecycle.until_it_listens().await;
         let predecessor = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).take();
         let succeeds = predecessor.is_some();
+        let begun = tokio::select! {
+            biased;
+            // The one before learns that it goes on.
+            () = self.readiness.until_ending() => return,
+            begun = self.begin(succeeds) => begun,
+        };
+        if let Err(why) = begun {
+            return self.lifecycle.fail(why);
+        }
         if let Some(predecessor) = predecessor
-            && let Err(why) = self.succeed(predecessor).await
+            && let Err(why) = take_over(predecessor).await
         {
             return self.lifecycle.fail(why);
         }
@@ -310,9 +319,26 @@ impl BackgroundService for Announce {
     }
 }
 
+/// Takes the service over from the process before.
+async fn take_over(predecessor: Predecessor) -> Result<(), String> {
+    let succeeded = tokio::task::spawn_blocking(|| predecessor.succeed()).await;
+    succeeded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
 impl Announce {
-    /// Takes the service over, once nothing but that is missing.
-    async fn succeed(&self, predecessor: Predecessor) -> Result<(), String> {
+    /// Accepts connections. A process that succeeds another does not before it can serve them: until then they are for
+    /// the other one.
+    async fn begin(&self, succeeds: bool) -> Result<(), String> {
+        if succeeds {
+            self.until_ready().await?;
+        }
+        self.lifecycle.let_listen();
+        self.lifecycle.until_it_listens().await;
+        Ok(())
+    }
+
+    /// Waits for the store and for credentials; says in time what is missing.
+    async fn until_ready(&self) -> Result<(), String> {
         let deadline = Instant::now() + READY_TIMEOUT;
         let can_sign = || can_sign(&self.upstreams.borrow().fleet);
         while !(self.readiness.has_store() && can_sign()) {
@@ -321,8 +347,7 @@ impl Announce {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let succeeded = tokio::task::spawn_blocking(|| predecessor.succeed()).await;
-        succeeded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        Ok(())
     }
 
     #[expect(clippy::print_stdout, reason = "the line that people and scripts wait for")]

@@ -11,13 +11,13 @@ use bedrock_sim::eventstream::Frame;
 use hyper::body::Incoming;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    Asked, CLAUDE, CLAUDE_STREAM, Connection, DEADLINE, Entry, Http, Key, Plan, Proxy, Rig, Start, Store,
-    TemporaryDirectory, TemporaryFile, config, converse, eventually, frame_header, frames, on_both_stores,
-    read_at_least, rule, rules, run_to_end, simulator, variables, whole,
+    Asked, CLAUDE, CLAUDE_STREAM, Connection, DEADLINE, Entry, Http, Key, Plan, Proxy, Rig, SONNET, Stand, Start,
+    Store, TemporaryDirectory, TemporaryFile, config, converse, dollars, eventually, frame_header, frames, nano,
+    on_both_stores, read_at_least, rule, rules, run_to_end, simulator, variables, whole,
 };
 
 on_both_stores! {
@@ -296,10 +296,12 @@ async fn a_process_that_fails_leaves_the_one_that_serves_as_it_was() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let told = next(file.path(), &taken.local_addr().unwrap().port().to_string());
     assert!(told.contains("cannot listen"), "{told}");
+    let full = Full::begin(&stand).await;
     std::fs::write(stand.state(0).join("journal-1"), "no directory").unwrap();
     let told = next(file.path(), "0");
     assert!(told.contains("journal"), "{told}");
     std::fs::remove_file(stand.state(0).join("journal-1")).unwrap();
+    full.assert_stays_so(&stand).await;
     let says = || (stand.proxy().stderr().matches("did not become ready").count() == 2).then_some(());
     eventually("what the old one says", says).await;
     load.more(50).await;
@@ -308,6 +310,82 @@ async fn a_process_that_fails_leaves_the_one_that_serves_as_it_was() {
     assert_eq!(wrong, [""; 0], "{}", stand.proxy().stderr());
     assert_eq!(exception(&stream.frames().await), None);
     stand.assert_spent(&key, served * COST + nova_cost()).await;
+    full.end(&stand).await;
+    stand.assert_sound().await;
+}
+
+/// A key whose budget has room for the one stream that is open, and no other.
+struct Full {
+    key: Key,
+    stream: Paused,
+}
+
+impl Full {
+    async fn begin(stand: &Stand) -> Self {
+        stand.simulator.behave(rules(&pausing(5_000)));
+        let ample = stand.key(&json!({ "max_budget": 100 })).await;
+        let stream = Paused::begin(stand.proxy().address, Http::One, &ample).await;
+        let reserved = nano(&stand.info(&ample).await["reserved"]);
+        drop(stream);
+        assert!(reserved > 0);
+        let key = stand.key(&json!({ "max_budget": dollars(reserved * 3 / 2) })).await;
+        let stream = Paused::begin(stand.proxy().address, Http::One, &key).await;
+        Self { key, stream }
+    }
+
+    async fn assert_stays_so(&self, stand: &Stand) {
+        let second = stand.call(&self.key, &converse("nova", "converse-stream", 100)).await;
+        assert_eq!(second.status, 400, "{second:?}\n{}", stand.proxy().stderr());
+    }
+
+    async fn end(self, stand: &Stand) {
+        assert_eq!(exception(&self.stream.frames().await), None);
+        stand.assert_spent(&self.key, nova_cost()).await;
+    }
+}
+
+/// Where roles are assumed. It does not answer.
+struct Sts {
+    listener: TcpListener,
+}
+
+impl Sts {
+    async fn new() -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
+    }
+
+    /// A configuration whose only deployment needs an answer.
+    fn config(&self) -> String {
+        let endpoint = format!("http://{}", self.listener.local_addr().unwrap());
+        let role = [("aws_role_name", "arn:aws:iam::123456789012:role/tests"), ("aws_sts_endpoint", &endpoint)];
+        config(&[Entry { params: &role, ..Entry::new("claude", SONNET) }], "")
+    }
+
+    /// Waits until it is asked: by a process that has everything else.
+    async fn asked(&self) -> TcpStream {
+        let asked = tokio::time::timeout(DEADLINE, self.listener.accept()).await;
+        asked.expect("STS is never asked").unwrap().0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_cannot_serve_yet_gets_no_connection_and_when_it_is_killed_nothing_that_is_set_aside_is_lost() {
+    const CALLS: u64 = 40;
+    let (stand, sts) = (Plan::new(Store::Embedded).start().await, Sts::new().await);
+    let full = Full::begin(&stand).await;
+    let key = stand.key(&json!({ "max_budget": 100 })).await;
+    let mut next = stand.begin_to_succeed(0, &sts.config());
+    let _asked = sts.asked().await;
+    for _ in 0..CALLS {
+        let answer = stand.call(&key, &converse("claude", "converse", 100)).await;
+        assert_eq!(answer.status, 200, "{answer:?}\n{}", next.stderr());
+    }
+    full.assert_stays_so(&stand).await;
+    next.signal(Signal::SIGKILL);
+    next.ended().await;
+    full.assert_stays_so(&stand).await;
+    full.end(&stand).await;
+    stand.assert_spent(&key, CALLS * COST).await;
     stand.assert_sound().await;
 }
 
@@ -350,14 +428,46 @@ impl Manager {
 
     /// The next message that has this line.
     fn told(&self, line: &str) -> String {
+        self.until(line).pop().unwrap()
+    }
+
+    /// All messages up to the next that has this line.
+    fn until(&self, line: &str) -> Vec<String> {
+        let mut messages = Vec::new();
         loop {
             let message = self.messages.recv_timeout(DEADLINE);
-            let message = message.unwrap_or_else(|error| panic!("never told {line}: {error}"));
-            if message.lines().any(|own| own == line) {
-                return message;
+            messages.push(message.unwrap_or_else(|error| panic!("never told {line}: {error}")));
+            if messages.last().is_some_and(|message| message.lines().any(|own| own == line)) {
+                return messages;
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_stopped_before_it_serves_stops_alone() {
+    let (simulator, manager, state) = (simulator().await, Manager::new(), TemporaryDirectory::new("systemd"));
+    let sts = Sts::new().await;
+    let (serves, waits) = (config(&[Entry::new("claude", SONNET)], ""), sts.config());
+    let start = |config, arguments| {
+        let mut variables = variables(&simulator);
+        variables.push(("NOTIFY_SOCKET", manager.path.clone()));
+        variables.push(("DHEERA_AI_STORE_PATH", state.path().to_owned()));
+        Start { config: Some(config), variables, arguments, ..Start::default() }
+    };
+    let mut first = Proxy::start(start(serves.as_str(), Vec::new()));
+    manager.told("READY=1");
+    let mut second = Proxy::start_waiting(start(waits.as_str(), vec!["--upgrade"]));
+    let _asked = sts.asked().await;
+    second.signal(Signal::SIGTERM);
+    assert_eq!(second.ended().await.code(), Some(0), "{}", second.stderr());
+    first.assert_serves(CLAUDE).await;
+    first.signal(Signal::SIGHUP);
+    let said = manager.until("RELOADING=1");
+    assert!(!said.iter().any(|message| message.contains("STOPPING=1")), "{said:?}");
+    first.signal(Signal::SIGTERM);
+    manager.told("STOPPING=1");
+    assert_eq!(first.ended().await.code(), Some(0), "{}", first.stderr());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

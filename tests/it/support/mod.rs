@@ -27,7 +27,7 @@ pub use direct::direct;
 pub use proxy::{Proxy, Start, TemporaryDirectory, TemporaryFile, run_to_end};
 pub use raw::{End, Raw};
 pub(crate) use stand::on_both_stores;
-pub use stand::{Key, Plan, Stand, Store, converse, dollars, header_nano, nano, served, told};
+pub use stand::{Key, Plan, SONNET, Stand, Store, converse, dollars, header_nano, nano, served, told};
 
 /// Nothing takes so long, however busy the machine is.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -101,6 +101,20 @@ pub struct Start<'a> {
 impl Proxy {
     /// Starts a proxy with the master key of the tests on a free port and waits until it says that it runs.
     pub fn start(start: Start<'_>) -> Self {
+        let (mut proxy, said) = Self::begin(start);
+        match said.recv_timeout(DEADLINE) {
+            Ok(address) => proxy.address = address.parse().unwrap(),
+            Err(error) => panic!("the proxy did not start, {error}:\n{}", proxy.stderr()),
+        }
+        proxy
+    }
+
+    /// Starts a proxy that does not run before something else happens.
+    pub fn start_waiting(start: Start<'_>) -> Self {
+        Self::begin(start).0
+    }
+
+    fn begin(start: Start<'_>) -> (Self, mpsc::Receiver<String>) {
         let config = start.config.map(|text| TemporaryFile::new("config.yaml", text));
         let store = TemporaryDirectory::new("store");
         let mut command = Command::new(BINARY);
@@ -139,12 +153,7 @@ impl Proxy {
             }),
         ];
         let address = ([127, 0, 0, 1], 0).into();
-        let mut proxy = Self { child, address, stdout, stderr, readers, config, _store: store };
-        match said.recv_timeout(DEADLINE) {
-            Ok(address) => proxy.address = address.parse().unwrap(),
-            Err(error) => panic!("the proxy did not start, {error}:\n{}", proxy.stderr()),
-        }
-        proxy
+        (Self { child, address, stdout, stderr, readers, config, _store: store }, said)
     }
 
     /// Writes another text into its configuration file, at once as far as a reader can tell.

@@ -139,9 +139,18 @@ impl Stand {
     }
 
     fn run_with(&self, number: usize, arguments: Vec<&str>) -> Proxy {
+        Proxy::start(Start { arguments, ..self.start(number, &self.config) })
+    }
+
+    fn start<'a>(&self, number: usize, config: &'a str) -> Start<'a> {
         let mut variables = self.variables.clone();
         variables.push(("DHEERA_AI_STORE_PATH", self.stores[number].path().to_owned()));
-        Proxy::start(Start { config: Some(&self.config), variables, arguments, ..Start::default() })
+        Start { config: Some(config), variables, ..Start::default() }
+    }
+
+    /// Has another process with another configuration begin to succeed a proxy.
+    pub fn begin_to_succeed(&self, number: usize, config: &str) -> Proxy {
+        Proxy::start_waiting(Start { arguments: vec!["--upgrade"], ..self.start(number, config) })
     }
 
     /// Another value of a variable, for proxies that start from now on.
