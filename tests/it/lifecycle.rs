@@ -11,6 +11,7 @@ use bedrock_sim::eventstream::Frame;
 use hyper::body::Incoming;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -344,7 +345,7 @@ impl Full {
     }
 }
 
-/// Where roles are assumed. It does not answer.
+/// Where roles are assumed. It answers when it is told to.
 struct Sts {
     listener: TcpListener,
 }
@@ -365,6 +366,17 @@ impl Sts {
     async fn asked(&self) -> TcpStream {
         let asked = tokio::time::timeout(DEADLINE, self.listener.accept()).await;
         asked.expect("STS is never asked").unwrap().0
+    }
+
+    async fn answer(&self, mut asked: TcpStream) {
+        let body = "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult>\
+                    <Credentials><AccessKeyId>ASIATESTS</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
+                    <SessionToken>t</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>\
+                    </AssumeRoleResult></AssumeRoleResponse>";
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: {}\r\n\r\n", body.len());
+        asked.write_all((head + body).as_bytes()).await.unwrap();
+        // Held until the client has read it.
+        drop(asked.read_to_end(&mut Vec::new()).await);
     }
 }
 
@@ -387,6 +399,24 @@ async fn a_process_that_cannot_serve_yet_gets_no_connection_and_when_it_is_kille
     full.end(&stand).await;
     stand.assert_spent(&key, CALLS * COST).await;
     stand.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_predecessor_is_killed_while_it_waits_for_credentials_serves_as_soon_as_it_can() {
+    let (mut stand, sts) = (Plan::new(Store::Embedded).start().await, Sts::new().await);
+    let address = stand.proxy().address;
+    let mut next = stand.begin_to_succeed(0, &sts.config());
+    let asked = sts.asked().await;
+    stand.proxy().signal(Signal::SIGKILL);
+    stand.proxies[0].ended().await;
+    let (_, ()) = tokio::join!(tokio::time::timeout(DEADLINE, sts.answer(asked)), async {
+        next.running().await;
+        assert_eq!(next.address, address, "the port is the same");
+        let readiness = next.call(&Asked::get("/health/readiness").bare()).await;
+        assert_eq!(readiness.status, 200, "{readiness:?}");
+        next.signal(Signal::SIGTERM);
+        assert_eq!(next.ended().await.code(), Some(0), "{}", next.stderr());
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

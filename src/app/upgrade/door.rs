@@ -19,6 +19,9 @@ use crate::store::embedded::Movable;
 /// The next process may wait for credentials or a store before it is ready.
 const SILENCE_MAX: Duration = Duration::from_mins(2);
 
+/// A process that does not read why it is refused need not know.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where the next process is met.
@@ -44,23 +47,14 @@ impl Door {
     /// # Errors
     /// When another process does so, or when the socket cannot be made.
     pub(in crate::app) async fn open(path: &Path) -> io::Result<Self> {
-        match UnixStream::connect(path).await {
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process waits there")),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-            // If something else stands there, it stays, and the next line tells.
-            Err(_) => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
-        Ok(Self { path: path.to_owned(), listener: Some(listener) })
+        Ok(Self { path: path.to_owned(), listener: Some(bind(path).await?) })
     }
 
     /// Resolves when another process has taken the service over. May be dropped at any time; what a process that has not
     /// got that far was given is the caller's to take back.
     pub(in crate::app) async fn succeeded(mut self, supervisor: &Supervisor) {
         loop {
-            let Some(listener) = &self.listener else { return };
-            let stream = match listener.accept().await {
+            let stream = match self.listener().await.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!("the next process cannot be met: {error}");
@@ -83,27 +77,46 @@ impl Door {
         }
     }
 
-    /// Gives a process everything up to the service; its id.
+    /// Where to wait; made anew if that is what it takes, however often it fails.
+    async fn listener(&mut self) -> &UnixListener {
+        let listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => bind_in_the_end(&self.path).await,
+        };
+        self.listener.insert(listener)
+    }
+
+    /// Gives a process everything up to the service; its id. If this process goes on, the other one is told.
     async fn meet(&mut self, stream: UnixStream, supervisor: &Supervisor) -> io::Result<i32> {
-        let peer = stream.peer_cred()?;
+        let mut stream = BufReader::new(stream);
+        let met = self.converse(&mut stream, supervisor).await;
+        if let Err(error) = &met
+            && let Ok(refusal) = line(&Reply::Refused(error.to_string()))
+        {
+            // It may have ended.
+            drop(timeout(FAREWELL, stream.get_mut().write_all(&refusal)).await);
+        }
+        met
+    }
+
+    async fn converse(&mut self, stream: &mut BufReader<UnixStream>, supervisor: &Supervisor) -> io::Result<i32> {
+        let peer = stream.get_ref().peer_cred()?;
         if peer.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::Error::other(format!("it is run by another user, {}", peer.uid())));
         }
-        let mut stream = BufReader::new(stream);
-        match hear(&mut stream).await? {
+        match hear(stream).await? {
             Say::Hello { protocol: PROTOCOL, version } => {
                 tracing::info!(version, "another process is about to take over");
             }
             Say::Hello { protocol, .. } => {
                 let why = format!("this process speaks protocol {PROTOCOL} of upgrades and not {protocol}; restart it");
-                stream.get_mut().write_all(&line(&Reply::Refused(why.clone()))?).await?;
                 return Err(io::Error::other(why));
             }
             other => return Err(io::Error::other(format!("it begins with {other:?}"))),
         }
         offer(stream.get_ref(), supervisor).await?;
         loop {
-            match hear(&mut stream).await? {
+            match hear(stream).await? {
                 Say::ReleaseStore => {
                     if let Some(store) = &supervisor.store {
                         store.release().await.map_err(io::Error::other)?;
@@ -123,10 +136,36 @@ impl Door {
         }
         if let Err(error) = stream.get_mut().write_all(&line(&Reply::Yours)?).await {
             notify::ready(true);
-            *self = Self::open(&self.path).await?;
             return Err(error);
         }
         Ok(pid)
+    }
+}
+
+async fn bind(path: &Path) -> io::Result<UnixListener> {
+    match UnixStream::connect(path).await {
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process waits there")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+        // If something else stands there, it stays, and the next line tells.
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// As [`bind`], again until it is possible.
+async fn bind_in_the_end(path: &Path) -> UnixListener {
+    let mut told = false;
+    loop {
+        match bind(path).await {
+            Ok(listener) => return listener,
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                tracing::warn!("the next process cannot be met at {}: {error}", path.display());
+            }
+            Err(_) => {}
+        }
+        sleep(PAUSE).await;
     }
 }
 
@@ -166,5 +205,79 @@ async fn take_back(store: &Movable) {
             tracing::warn!("the store is not back yet: {error}");
         }
         sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixStream as Caller;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::admin::readiness::Readiness;
+    use crate::app::lifecycle::Lifecycle;
+    use crate::app::listen::Ports;
+    use crate::app::upgrade::receive;
+    use crate::telemetry::metrics::Metrics;
+
+    fn supervisor(socket: &Path) -> Supervisor {
+        let ports = Ports { plain: Some(TcpListener::bind("127.0.0.1:0").unwrap()), tls: None };
+        Supervisor {
+            lifecycle: Arc::new(Lifecycle::new(Arc::new(Readiness::new(None)))),
+            metrics: Arc::new(Metrics::new().unwrap()),
+            ports: Mutex::new(Some(ports)),
+            socket: socket.to_owned(),
+            store: None,
+            watchdog: None,
+            succeeds: false,
+            shutdown_delay: Duration::ZERO,
+            shutdown_timeout: Duration::ZERO,
+        }
+    }
+
+    /// A process that has the sockets and is about to say that it is ready.
+    async fn met(socket: &Path) -> Caller {
+        while !socket.exists() || Caller::connect(socket).is_err() {
+            tokio::task::yield_now().await;
+        }
+        let mut caller = Caller::connect(socket).unwrap();
+        say(&mut caller, &Say::Hello { protocol: PROTOCOL, version: "test".to_owned() });
+        let caller = tokio::task::spawn_blocking(move || receive(&caller).map(|_| caller)).await;
+        caller.unwrap().unwrap()
+    }
+
+    fn say(caller: &mut Caller, what: &Say) {
+        caller.write_all(&line(what).unwrap()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_dies_while_it_gets_the_service_does_not_get_it_though_the_door_cannot_be_made_again() {
+        let directory = std::env::temp_dir().join(format!("dheera-ai-door-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let socket = directory.join("upgrade.sock");
+        let supervisor = Arc::new(supervisor(&socket));
+        let door = Door::open(&socket).await.unwrap();
+        let succeeded = tokio::spawn({
+            let supervisor = Arc::clone(&supervisor);
+            async move { door.succeeded(&supervisor).await }
+        });
+        let mut dies = met(&socket).await;
+        // Something is in the way.
+        std::fs::remove_file(&socket).unwrap();
+        std::fs::create_dir(&socket).unwrap();
+        say(&mut dies, &Say::Ready);
+        drop(dies);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!succeeded.is_finished(), "nobody has the service");
+        std::fs::remove_dir(&socket).unwrap();
+        let mut lives = met(&socket).await;
+        assert!(!succeeded.is_finished(), "nobody has the service");
+        say(&mut lives, &Say::Ready);
+        succeeded.await.unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -4,8 +4,9 @@
 //! The process that serves waits at a socket in its state directory (`door`); one that is started with `--upgrade` calls
 //! there (`predecessor`), takes the listening sockets, builds everything, asks for the embedded store as late as it can,
 //! and says that it is ready. Only then the old one stops accepting. Whatever goes wrong before that, the connection
-//! between the two ends, and the old one goes on as if nothing had been. Lines of JSON; the sockets go along with the
-//! first of them (`SCM_RIGHTS`, unix(7)).
+//! between the two ends, and the old one goes on as if nothing had been. An old one that goes on says so before it ends
+//! the connection; if it says nothing, it is gone, and the new one goes on alone. Lines of JSON; the sockets go along
+//! with the first of them (`SCM_RIGHTS`, unix(7)).
 
 pub(super) mod door;
 pub(super) mod predecessor;

@@ -70,7 +70,7 @@ impl Predecessor {
         }
     }
 
-    /// Goes on with the service: the old process stops accepting. Blocks.
+    /// Goes on with the service: the old process stops accepting, or has ended. Blocks.
     ///
     /// # Errors
     /// When it does not agree; it goes on, and this process has to end.
@@ -78,12 +78,21 @@ impl Predecessor {
         match self.ask(&Say::Ready) {
             Ok(Reply::Yours) => Ok(()),
             Ok(other) => Err(self.failed(&unexpected(other))),
+            Err(error) if is_gone(&error) => {
+                // Sockets and store are here; if it went on, it would have said so.
+                tracing::warn!("the process before this one has ended by itself; this one serves");
+                Ok(())
+            }
             Err(error) => Err(self.failed(&error)),
         }
     }
 
     fn ask(&mut self, what: &Say) -> io::Result<Reply> {
-        self.stream.get_mut().write_all(&line(what)?)?;
+        match self.stream.get_mut().write_all(&line(what)?) {
+            // What it said before it closed is there to be read.
+            Err(error) if is_gone(&error) => {}
+            written => written?,
+        }
         understood(&mut self.stream, Vec::new())
     }
 
@@ -104,9 +113,57 @@ fn understood(stream: &mut BufReader<UnixStream>, mut begun: Vec<u8>) -> io::Res
     Ok(serde_json::from_slice(&begun)?)
 }
 
+/// Whether the other side has closed the connection.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 fn unexpected(reply: Reply) -> io::Error {
     io::Error::other(match reply {
         Reply::Refused(why) => why,
         other => format!("it answers {other:?}, which was not asked for"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// What becomes of a succession whose other side ends the connection, before it has heard that it is to, with these
+    /// last words.
+    fn succeed(number: usize, words: Option<&Reply>) -> Result<(), UpgradeError> {
+        let name = format!("dheera-ai-predecessor-{}-{number}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let met = thread::scope(|scope| {
+            let met = scope.spawn(|| Predecessor::meet(&path).unwrap());
+            let mut stream = listener.accept().unwrap().0;
+            let offer = Reply::Offer(Offer { sockets: Vec::new(), store: None, watchdog_us: None });
+            let lines = [Some(&offer), words].into_iter().flatten();
+            // One after the other: the first is received with the sockets.
+            for (at, reply) in lines.enumerate() {
+                if at > 0 {
+                    while !met.is_finished() {
+                        thread::yield_now();
+                    }
+                }
+                stream.write_all(&line(reply).unwrap()).unwrap();
+            }
+            met.join().unwrap()
+        });
+        std::fs::remove_file(&path).unwrap();
+        met.succeed()
+    }
+
+    #[test]
+    fn one_that_is_gone_is_succeeded_and_one_that_refuses_is_not() {
+        succeed(1, None).unwrap();
+        succeed(2, Some(&Reply::Yours)).unwrap();
+        let error = succeed(3, Some(&Reply::Refused("not now".to_owned()))).unwrap_err();
+        assert!(error.to_string().contains("not now"), "{error}");
+    }
 }

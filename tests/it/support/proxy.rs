@@ -114,6 +114,12 @@ impl Proxy {
         Self::begin(start).0
     }
 
+    /// Waits until it says that it runs.
+    pub async fn running(&mut self) {
+        let said = || Some(self.stdout().lines().find_map(|line| line.strip_prefix("RUNNING on http://"))?.to_owned());
+        self.address = eventually("the proxy to run", said).await.parse().unwrap();
+    }
+
     fn begin(start: Start<'_>) -> (Self, mpsc::Receiver<String>) {
         let config = start.config.map(|text| TemporaryFile::new("config.yaml", text));
         let store = TemporaryDirectory::new("store");
