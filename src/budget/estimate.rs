@@ -87,24 +87,6 @@ pub struct Bound {
     guardrail_bytes_max: u64,
 }
 
-impl Bound {
-    /// What bounds this call and that one, of which one will be made.
-    #[must_use]
-    pub fn covering(&self, other: &Self) -> Self {
-        Self {
-            cost: self.cost.max(other.cost),
-            input_cost: self.input_cost.max(other.input_cost),
-            tokens: self.tokens.max(other.tokens),
-            output_tokens_max: self.output_tokens_max.max(other.output_tokens_max),
-            output_rate: self.output_rate.max(other.output_rate),
-            open_ended: self.open_ended || other.open_ended,
-            hidden_output: self.hidden_output || other.hidden_output,
-            guardrail_rate: self.guardrail_rate.max(other.guardrail_rate),
-            guardrail_bytes_max: self.guardrail_bytes_max.max(other.guardrail_bytes_max),
-        }
-    }
-}
-
 /// Why there is no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unbounded {
@@ -142,8 +124,9 @@ impl Bound {
         Self { cost, input_cost: cost, ..Self::default() }
     }
 
-    /// Holds whichever of two deployments serves.
-    fn or(self, other: Self) -> Self {
+    /// Holds whichever of two deployments serves, or of two models.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
         Self {
             cost: self.cost.max(other.cost),
             input_cost: self.input_cost.max(other.input_cost),

@@ -147,7 +147,7 @@ pub(super) fn book(
             let question = Question { facts: &stand_in.facts, ..question };
             let bound = bound(gateway, &stand_in.group, None, &question);
             if let Ok(bound) = &bound {
-                dearest = dearest.covering(bound);
+                dearest = dearest.or(*bound);
             }
             bound.is_ok()
         });
