@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::aws::sigv4::HexDigest;
 use crate::types::secret::Secret;
 
 /// What every virtual key begins with.
@@ -49,9 +50,7 @@ pub fn digest(secret: &str) -> String {
 }
 
 pub(super) fn hexadecimal(digest: &[u8; 32]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
-    digest.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+    HexDigest::new(digest).to_string()
 }
 
 /// Whether `text` has the form of a [`digest`].

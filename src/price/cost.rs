@@ -51,19 +51,29 @@ impl Bill<'_> {
 
     fn tokens(&self) -> Result<u128, Unpriced> {
         let usage = self.usage;
-        let input = self.listed(Dimension::Input).or_else(|| self.bills_prompts_by_the_piece().then_some(Rate(0)));
-        let output = self.listed(Dimension::Output).or_else(|| self.price.draws_images().then_some(Rate(0)));
-        sum([
-            (Dimension::Input, usage.input.0, input),
-            (Dimension::Output, usage.output.0, output),
+        let parts = [
+            (Dimension::Input, usage.input.0),
+            (Dimension::Output, usage.output.0),
+            (Dimension::CacheRead, usage.cache_read.0),
+            (Dimension::CacheWrite5m, usage.cache_write_5m.0),
+            (Dimension::CacheWrite1h, usage.cache_write_1h.0),
+            (Dimension::AudioInput, usage.audio_input.0),
+            (Dimension::AudioOutput, usage.audio_output.0),
+            (Dimension::ImageInput, usage.image_input.0),
+        ];
+        sum(parts, |dimension| match dimension {
+            Dimension::Input => self.input(),
+            Dimension::Output => self.listed(dimension).or_else(|| self.price.draws_images().then_some(Rate(0))),
             // Without a listed discount, cached tokens are billed as the prompt tokens they are.
-            (Dimension::CacheRead, usage.cache_read.0, self.listed(Dimension::CacheRead).or(input)),
-            (Dimension::CacheWrite5m, usage.cache_write_5m.0, self.listed(Dimension::CacheWrite5m).or(input)),
-            (Dimension::CacheWrite1h, usage.cache_write_1h.0, self.cache_write_1h(input)),
-            (Dimension::AudioInput, usage.audio_input.0, self.listed(Dimension::AudioInput)),
-            (Dimension::AudioOutput, usage.audio_output.0, self.listed(Dimension::AudioOutput)),
-            (Dimension::ImageInput, usage.image_input.0, self.image_token(input)),
-        ])
+            Dimension::CacheRead | Dimension::CacheWrite5m => self.listed(dimension).or_else(|| self.input()),
+            Dimension::CacheWrite1h => self.cache_write_1h(self.input()),
+            Dimension::ImageInput => self.image_token(self.input()),
+            _ => self.listed(dimension),
+        })
+    }
+
+    fn input(&self) -> Option<Rate> {
+        self.listed(Dimension::Input).or_else(|| self.bills_prompts_by_the_piece().then_some(Rate(0)))
     }
 
     /// Twice the input rate where only the five-minute rate is listed: AWS bills long writes at 2 and short ones at
@@ -98,29 +108,29 @@ impl Bill<'_> {
     }
 
     fn images(&self, terms: Option<&ImageTerms>) -> Result<u128, Unpriced> {
-        // Models that draw bill the result; a picture to start from is part of the prompt.
-        let start = self.listed(Dimension::ImageIn).or_else(|| self.price.draws_images().then_some(Rate(0)));
-        sum([
-            (Dimension::ImageOut, self.usage.images_out, image_rate(self.price, terms)),
-            (Dimension::ImageIn, self.usage.images_in, start),
-        ])
+        let parts = [(Dimension::ImageOut, self.usage.images_out), (Dimension::ImageIn, self.usage.images_in)];
+        sum(parts, |dimension| match dimension {
+            Dimension::ImageOut => image_rate(self.price, terms),
+            // Models that draw bill the result; a picture to start from is part of the prompt.
+            _ => self.listed(dimension).or_else(|| self.price.draws_images().then_some(Rate(0))),
+        })
     }
 
     /// Sound and pictures by their length, to the millisecond.
     fn media(&self) -> Result<u128, Unpriced> {
         let usage = self.usage;
-        let thousandfold = sum([
-            (Dimension::VideoInputSecond, usage.video_input_ms, self.listed(Dimension::VideoInputSecond)),
-            (Dimension::AudioInputSecond, usage.audio_input_ms, self.listed(Dimension::AudioInputSecond)),
-            (Dimension::VideoOutputSecond, usage.video_output_ms, self.listed(Dimension::VideoOutputSecond)),
-        ])?;
+        let parts = [
+            (Dimension::VideoInputSecond, usage.video_input_ms),
+            (Dimension::AudioInputSecond, usage.audio_input_ms),
+            (Dimension::VideoOutputSecond, usage.video_output_ms),
+        ];
         // Rounding up here and again at the end gives what rounding up once would.
-        Ok(thousandfold.div_ceil(1000))
+        Ok(sum(parts, |dimension| self.listed(dimension))?.div_ceil(1000))
     }
 
     fn units(&self) -> Result<u128, Unpriced> {
         let policies = &self.usage.guardrail;
-        sum([
+        let parts = [
             (Dimension::Query, self.usage.queries),
             (Dimension::GuardrailTopic, policies.topic),
             (Dimension::GuardrailContent, policies.content),
@@ -130,15 +140,18 @@ impl Bill<'_> {
             (Dimension::GuardrailSensitiveInformationFree, policies.sensitive_information_free),
             (Dimension::GuardrailContextualGrounding, policies.contextual_grounding),
             (Dimension::GuardrailAutomatedReasoning, policies.automated_reasoning),
-        ]
-        .map(|(dimension, count)| (dimension, count, self.listed(dimension))))
+        ];
+        sum(parts, |dimension| self.listed(dimension))
     }
 }
 
-/// Quantities times rates. What was not used needs no rate.
-fn sum<const N: usize>(parts: [(Dimension, u64, Option<Rate>); N]) -> Result<u128, Unpriced> {
-    parts.into_iter().filter(|(_, count, _)| *count > 0).try_fold(0u128, |total, (dimension, count, rate)| {
-        let rate = rate.ok_or(Unpriced { dimension })?;
+/// Quantities times rates. What was not used needs no rate, and as a rule most was not: rates are looked for last.
+fn sum<const N: usize>(
+    parts: [(Dimension, u64); N],
+    rate: impl Fn(Dimension) -> Option<Rate>,
+) -> Result<u128, Unpriced> {
+    parts.into_iter().filter(|(_, count)| *count > 0).try_fold(0u128, |total, (dimension, count)| {
+        let rate = rate(dimension).ok_or(Unpriced { dimension })?;
         Ok(total.saturating_add(rate.times(count)))
     })
 }

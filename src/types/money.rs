@@ -46,15 +46,53 @@ impl NanoUsd {
     /// Dollars without needless zeros, as a JSON number: `0.01287`, `40`, `0`.
     #[must_use]
     pub fn to_usd_number(self) -> String {
-        let text = self.to_string();
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        let digits = Digits::of(self);
+        digits.as_str().trim_end_matches('0').trim_end_matches('.').to_owned()
     }
 }
 
 /// Dollars with all nine decimals: `0.012870000`.
 impl fmt::Display for NanoUsd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+        f.write_str(Digits::of(*self).as_str())
+    }
+}
+
+/// An amount as text. Every answer has several, and formatting by `fmt`'s machinery takes four times as long.
+struct Digits {
+    /// Right-aligned: 2⁶⁴ nano-dollars have eleven digits before the point and nine behind it.
+    text: [u8; 21],
+    start: usize,
+}
+
+impl Digits {
+    fn of(amount: NanoUsd) -> Self {
+        const POINT: usize = 11;
+        let mut digits = Self { text: [b'.'; 21], start: POINT };
+        let (whole, fraction) = digits.text.split_at_mut(POINT);
+        let mut rest = amount.0;
+        let mut next = || {
+            let digit = b"0123456789"[(rest % 10) as usize];
+            rest /= 10;
+            (digit, rest == 0)
+        };
+        for place in fraction.iter_mut().skip(1).rev() {
+            (*place, _) = next();
+        }
+        for place in whole.iter_mut().rev() {
+            let last;
+            (*place, last) = next();
+            digits.start -= 1;
+            if last {
+                break;
+            }
+        }
+        digits
+    }
+
+    fn as_str(&self) -> &str {
+        // Digits and a point.
+        std::str::from_utf8(&self.text[self.start..]).unwrap_or_default()
     }
 }
 

@@ -17,10 +17,12 @@ pub const STREAMING_EVENTS_PAYLOAD: &str = "STREAMING-AWS4-HMAC-SHA256-EVENTS";
 pub struct HexDigest([u8; 64]);
 
 impl HexDigest {
-    pub(super) fn new(digest: &[u8; 32]) -> Self {
-        let mut hex = [b'0'; 64];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(digest) {
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    #[must_use]
+    pub fn new(digest: &[u8; 32]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; 64];
+        for (pair, byte) in hex.as_chunks_mut().0.iter_mut().zip(digest) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
         }
         Self(hex)
     }
@@ -79,10 +81,6 @@ impl fmt::Debug for PayloadHasher {
 
 pub(super) fn sha256_hex(bytes: &[u8]) -> HexDigest {
     HexDigest::new(&Sha256::digest(bytes).into())
-}
-
-const fn digit(nibble: u8) -> u8 {
-    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 
 #[cfg(test)]
