@@ -12,12 +12,14 @@
 //! | `answer` | one file per family of answers |
 //! | `playback`, `coding`, [`behaviour`] | pacing, content codings and faults on demand |
 //! | `billing`, `prices`, [`usage`] | the bill |
+//! | [`Canned`] | the fast mode for load tests, which has its own sockets and answers |
 //! | [`record`], [`concurrency`], `eventstream`, `sse`, `clock`, `text` | what came in; framing; plumbing |
 
 mod answer;
 pub mod behaviour;
 mod bidirectional;
 mod billing;
+mod canned;
 mod chunk_signature;
 mod clock;
 mod coding;
@@ -39,6 +41,7 @@ mod violations;
 
 pub use behaviour::{Behaviour, Billing, Fault, Match, Rule, Tokens};
 pub use billing::{Billed, Row};
+pub use canned::{Canned, Serving};
 pub use coding::Coding;
 pub use concurrency::MaxConcurrent;
 pub use record::{Counters, Record};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bedrock_sim::{Credential, Options, Simulator};
+use bedrock_sim::{Canned, Credential, Options, Simulator};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -67,12 +67,73 @@ struct Arguments {
     /// Worker threads.
     #[arg(long, default_value_t = 1)]
     workers: usize,
+    /// Answer from memory, on one thread and HTTP/1.1 only: for load tests. Converse, InvokeModel and ConverseStream,
+    /// GET|HEAD /_sim/health and GET /_sim/counters. With --rate every text of a stream holds the time of its sending.
+    #[arg(long, conflicts_with_all = [
+        "prices", "first_byte_ms", "seed", "bill_rows", "no_token_headers", "workers"
+    ])]
+    canned: bool,
+    /// Authenticate each so-manieth request; 0 is none.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "canned")]
+    verify_every: u64,
+    /// Text frames of each stream.
+    #[arg(long, value_name = "N", default_value_t = Canned::default().frames, requires = "canned")]
+    frames: u32,
+    /// Answer requests signed for this region with 429.
+    #[arg(long, value_name = "REGION", requires = "canned")]
+    throttle_region: Option<String>,
+}
+
+impl Arguments {
+    fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.listen, self.port)
+    }
+
+    fn credential(&self) -> Credential {
+        Credential {
+            access_key_id: self.access_key.clone(),
+            secret_access_key: self.secret.clone(),
+            session_token: self.session_token.clone(),
+        }
+    }
+
+    fn canned(self) -> Canned {
+        Canned {
+            listen: self.listen(),
+            credentials: vec![self.credential()],
+            bearer_tokens: self.bearer_tokens,
+            verify_every: self.verify_every,
+            frames: self.frames,
+            frame_rate_hz: self.rate,
+            throttle_region: self.throttle_region,
+        }
+    }
+
+    fn options(self) -> Options {
+        let defaults = Options::default();
+        Options {
+            listen: self.listen(),
+            credentials: vec![self.credential()],
+            bearer_tokens: self.bearer_tokens,
+            prices: self.prices,
+            frame_rate_hz: self.rate,
+            first_byte_delay: Duration::from_millis(self.first_byte_ms),
+            seed: self.seed,
+            records_max: if self.no_record { 0 } else { defaults.records_max },
+            bill_rows_max: self.bill_rows,
+            token_headers: !self.no_token_headers,
+            ..defaults
+        }
+    }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.workers.max(1)).enable_all().build();
+    let runtime = if arguments.canned {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()
+    } else {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.workers.max(1)).enable_all().build()
+    };
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(arguments)),
         Err(error) => Err(error.into()),
@@ -90,32 +151,27 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let defaults = Options::default();
-    let running = Simulator::start(Options {
-        listen: SocketAddr::new(arguments.listen, arguments.port),
-        credentials: vec![Credential {
-            access_key_id: arguments.access_key,
-            secret_access_key: arguments.secret,
-            session_token: arguments.session_token,
-        }],
-        bearer_tokens: arguments.bearer_tokens,
-        prices: arguments.prices,
-        frame_rate_hz: arguments.rate,
-        first_byte_delay: Duration::from_millis(arguments.first_byte_ms),
-        seed: arguments.seed,
-        records_max: if arguments.no_record { 0 } else { defaults.records_max },
-        bill_rows_max: arguments.bill_rows,
-        token_headers: !arguments.no_token_headers,
-        ..defaults
-    })
-    .await?;
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "LISTENING on {}", running.url())?;
-    stdout.flush()?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let until_told = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    if arguments.canned {
+        let serving = arguments.canned().start()?;
+        announce(&serving.url())?;
+        until_told.await;
+    } else {
+        let running = Simulator::start(arguments.options()).await?;
+        announce(&running.url())?;
+        until_told.await;
+        running.shutdown().await;
     }
-    running.shutdown().await;
     Ok(())
+}
+
+fn announce(url: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "LISTENING on {url}")?;
+    stdout.flush()
 }

@@ -90,6 +90,7 @@ impl Shared {
             let message = "Missing Authentication Token".to_owned();
             Err(Refused { error_type: "MissingAuthenticationTokenException", message })
         };
+        let outcome = outcome.and_then(|verified| check_declared_hash(&head.headers, payload_hash).map(|()| verified));
         auth.ok = outcome.is_ok();
         auth.error = outcome.as_ref().err().map(|refused| refused.message.clone());
         match outcome {
@@ -212,14 +213,7 @@ impl Arrival {
     async fn serve(self, body: Bytes) -> io::Result<Response<Body>> {
         let operation = self.recognise(&body);
         let body_sha256 = hex(&Sha256::digest(&body));
-        let mut identity = self.shared.identify(&self.head, &self.host, operation, &body_sha256);
-        let declared = header(&self.head.headers, "x-amz-content-sha256");
-        if identity.auth.ok && declared.is_some_and(|declared| declared != body_sha256) {
-            let message = "The provided 'x-amz-content-sha256' header does not match what was computed.".to_owned();
-            identity.auth.ok = false;
-            identity.auth.error = Some(message.clone());
-            identity.refused = Some(Refused { error_type: "InvalidSignatureException", message });
-        }
+        let identity = self.shared.identify(&self.head, &self.host, operation, &body_sha256);
         let violations = self.violations();
         let Identity { auth, refused, .. } = identity;
         let mut finding = Finding { operation, auth, violations, body, body_sha256, ..Finding::default() };
@@ -430,6 +424,14 @@ fn check_scope(service: &str, operation: Option<&Operation>, host: &str) -> Resu
         return Ok(());
     }
     let message = format!("Credential should be scoped to correct service: '{}'.", operation.signing_name);
+    Err(Refused { error_type: "InvalidSignatureException", message })
+}
+
+fn check_declared_hash(headers: &HeaderMap, payload_hash: &str) -> Result<(), Refused> {
+    if header(headers, "x-amz-content-sha256").is_none_or(|declared| declared == payload_hash) {
+        return Ok(());
+    }
+    let message = "The provided 'x-amz-content-sha256' header does not match what was computed.".to_owned();
     Err(Refused { error_type: "InvalidSignatureException", message })
 }
 

@@ -15,11 +15,11 @@ use crate::sigv4::{Signed, canonical_request, hmac, signing_key};
 use crate::text::hex;
 use crate::{clock, eventstream};
 
-const KEY: &str = "AKIDTEST";
-const SECRET: &str = "testing/secret";
-const CONVERSE: &str = "/model/amazon.nova-pro-v1%3A0/converse";
-const STREAM: &str = "/model/amazon.nova-pro-v1%3A0/converse-stream";
-const BODY: &str = r#"{"messages":[{"role":"user","content":[{"text":"one two three four"}]}]}"#;
+pub const KEY: &str = "AKIDTEST";
+pub const SECRET: &str = "testing/secret";
+pub const CONVERSE: &str = "/model/amazon.nova-pro-v1%3A0/converse";
+pub const STREAM: &str = "/model/amazon.nova-pro-v1%3A0/converse-stream";
+pub const BODY: &str = r#"{"messages":[{"role":"user","content":[{"text":"one two three four"}]}]}"#;
 
 async fn start() -> Running {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/prices.yaml");
@@ -39,7 +39,7 @@ fn behave(running: &Running, json: &str) {
 }
 
 /// A signed request as bytes; `extra` lines are added unsigned.
-fn signed(path: &str, body: &str, extra: &str) -> String {
+pub fn signed(path: &str, body: &str, extra: &str) -> String {
     let date = clock::format_amz_date(clock::unix_now());
     let headers: HeaderMap = [("host", "sim"), ("x-amz-date", &date)]
         .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))

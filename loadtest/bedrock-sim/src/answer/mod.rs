@@ -27,6 +27,8 @@ use crate::billing::Bill;
 use crate::eventstream;
 use crate::operations::{self, Operation};
 
+pub use invoke::token_headers;
+
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
 
