@@ -62,13 +62,18 @@ class Scenario:
     load: Load = field(default_factory=Load)
     # Runs only when it is named.
     on_request: bool = False
-    # What the point of a growth curve stands for.
-    curve: str | None = None
+    # Where on its growth curve it is.
     point: int | None = None
 
     @property
     def label(self) -> str:
-        return self.name if self.point is None else f"{self.name}@{self.point}"
+        return self.name if self.point is None else f"{self.name} {self.point:,}"
+
+    def requests(self, stand: Stand, call: Call, seconds: int) -> Result:
+        return self.load.requests(stand, call, seconds)
+
+    def memory(self, running: Running, seconds: int) -> measure.Memory:
+        return measure.Memory(list(running.roots))
 
 
 def call_of(scenario: Scenario, running: Running, stand: Stand) -> Call:
@@ -80,28 +85,29 @@ def call_of(scenario: Scenario, running: Running, stand: Stand) -> Call:
 
 def run_once(session: Session, scenario: Scenario, target: Target, seconds: int) -> dict:
     """Starts simulator and target anew, warms them up, measures; gives the figures, or why there are none."""
-    session.prepare(target, scenario.demand)
-    with Stand(session, "run", scenario.demand, verify=target.signs) as stand:
-        if reason := target.missing(stand):
-            return {"not_run": reason}
-        try:
+    if reason := target.missing(session):
+        return {"not_run": reason}
+    try:
+        session.prepare(target, scenario.demand)
+        with Stand(session, "run", scenario.demand, verify=target.signs) as stand:
             return measured(scenario, target, stand, seconds)
-        except Failed as failure:
-            return {"invalid": str(failure)}
+    except Failed as failure:
+        return {"invalid": str(failure)}
 
 
 def measured(scenario: Scenario, target: Target, stand: Stand, seconds: int) -> dict:
     running = target.start(stand, scenario.demand)
-    idle_kb = measure.memory_kb(running.roots)
+    idle_kb = measure.memory_kb(list(running.roots))
     call = call_of(scenario, running, stand)
-    scenario.load.requests(stand, call, 1)
+    scenario.requests(stand, call, target.warm_up_s)
     before = cpu_of(running, stand)
-    with measure.Memory(running.roots) as memory:
-        result = scenario.load.requests(stand, call, seconds)
+    with scenario.memory(running, seconds) as memory:
+        result = scenario.requests(stand, call, seconds)
     used = {name: after - before[name] for name, after in cpu_of(running, stand).items()}
     figures = figures_of(result, used)
     if running.roots:
-        figures |= {"rss_idle_kb": idle_kb, "rss_peak_kb": max(memory.peak_kb, measure.memory_kb(running.roots, "VmHWM"))}
+        peak_kb = max(memory.peak_kb, measure.memory_kb(list(running.roots), "VmHWM"))
+        figures |= {"rss_idle_kb": idle_kb, "rss_peak_kb": peak_kb, "rss_samples_kb": memory.samples}
     wrong = [reason for reason in (result.failed, badly_signed(target, stand)) if reason]
     return {"figures": figures} | ({"invalid": "; ".join(wrong)} if wrong else {})
 
@@ -132,7 +138,7 @@ def badly_signed(target: Target, stand: Stand) -> str | None:
     """What the simulator has against the signatures; nothing when it saw good ones alone."""
     if not target.signs:
         return None
-    counters = {"bad_signatures": 0, "verified": 1} | stand.counters()
+    counters = stand.counters()
     if counters["bad_signatures"]:
         return f"{counters['bad_signatures']} bad signatures"
     return None if counters["verified"] else "no signature was verified"
@@ -146,7 +152,7 @@ SCENARIOS = (
     Scenario("converse-16k", "Converse, 16 KB, 16 connections", (*PEERS, *PROXY),
              body=partial(bodies.converse, 16 * KB)),
     Scenario("claude-turn", "a turn of a coding agent on InvokeModel: system prompt, 20 tools, history; 200 KB",
-             (*PEERS, "litellm", *PROXY), body=partial(bodies.claude_turn, 200 * KB), operation="invoke"),
+             (*PEERS, *PROXY), body=partial(bodies.claude_turn, 200 * KB), operation="invoke"),
     Scenario("document-5m", "Converse with a document, 5 MB, 4 connections", (*PEERS, "dheera"),
              body=partial(bodies.document, 5 * MB), load=Load(connections=4)),
     Scenario("streams", "1,000 open ConverseStream answers of 100 frames, 50 a second each",

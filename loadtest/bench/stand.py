@@ -33,6 +33,8 @@ class Demand:
     rate: int = 0
     throttled_region: str | None = None
     buffered_mb: int | None = None
+    # Writes the request log where it takes no space.
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,27 @@ class Session:
     directory: Path
     target_core: int = 0
     load_core: int = 1
-    # Prepared stores by kind and number of keys, and how long the keys took.
+    # Prepared stores by kind and number of keys; how many keys were made for each in how many seconds.
     stores: dict[tuple[str, int], Path] = field(default_factory=dict)
-    made_keys: dict[tuple[str, int], float] = field(default_factory=dict)
+    made_keys: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
+    # Whether the files of runs stay.
+    keep: bool = False
+    runs: int = 0
     tls: Tls | None = None
+
+    @property
+    def envoy(self) -> Path | None:
+        return next(ROOT.glob(".venv-loadtest/lib/python*/site-packages/envoy/_bin/envoy"), None)
+
+    @property
+    def litellm(self) -> Path:
+        return ROOT / ".venv-litellm/bin/litellm"
+
+    def binary(self, name: str) -> Path:
+        return self.binaries / name
+
+    def no_binary(self, name: str) -> str | None:
+        return None if self.binary(name).exists() else f"{self.binary(name)} is not built"
 
     def most_keys(self, kind: str, limit: int) -> int:
         return max((keys for stored, keys in self.stores if stored == kind and keys <= limit), default=0)
@@ -72,7 +91,7 @@ class Session:
             stand.stop()
             kept = self.directory / f"store-{target.kind}-{demand.keys}"
             shutil.move(store, kept)
-            self.made_keys[target.kind, demand.keys] = stand.keys_took_s
+            self.made_keys[target.kind, demand.keys] = stand.made_keys
             self.stores[target.kind, demand.keys] = kept
 
 
@@ -85,15 +104,17 @@ class Stand(contextlib.ExitStack):
     def __init__(self, session: Session, name: str, demand: Demand, verify: bool):
         super().__init__()
         self.session = session
-        self.directory = session.directory / name
+        session.runs += 1
+        self.directory = session.directory / f"{session.runs:03}-{name}"
         self.demand = demand
         self.verify = verify
-        self.keys_took_s = 0.0
+        self.made_keys = (0, 0.0)
         self.processes: list[Process] = []
 
     def __enter__(self):
         super().__enter__()
-        self.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        if not self.session.keep:
+            self.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self.callback(self.stop)
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
@@ -130,10 +151,6 @@ class Stand(contextlib.ExitStack):
         return self.upstream.split("//")[1].replace("localhost", "127.0.0.1")
 
     @property
-    def path(self) -> str:
-        return PATH
-
-    @property
     def load_core(self) -> int:
         return self.session.load_core
 
@@ -145,19 +162,8 @@ class Stand(contextlib.ExitStack):
     def generators(self) -> Generators:
         return Generators(self.load_core, self.binary("stream-load"), self.session.directory / "generators.log")
 
-    @property
-    def envoy(self) -> Path | None:
-        return next(ROOT.glob(".venv-loadtest/lib/python*/site-packages/envoy/_bin/envoy"), None)
-
-    @property
-    def litellm(self) -> Path:
-        return ROOT / ".venv-litellm/bin/litellm"
-
     def binary(self, name: str) -> Path:
-        return self.session.binaries / name
-
-    def no_binary(self, name: str) -> str | None:
-        return None if self.binary(name).exists() else f"{self.binary(name)} is not built"
+        return self.session.binary(name)
 
     def certificates(self) -> Tls:
         return self.session.certificates()
@@ -171,7 +177,7 @@ class Stand(contextlib.ExitStack):
         return self.process(name, command, self.target_core, environment)
 
     def make_keys(self, url: str, master_key: str, first: int, last: int) -> None:
-        self.keys_took_s = self.generators.make_keys(url, master_key, first, last)
+        self.made_keys = last - first, self.generators.make_keys(url, master_key, first, last)
 
     def counters(self) -> dict:
         with urllib.request.urlopen(f"{self.simulator_url}/_sim/counters", timeout=10) as answer:

