@@ -1,7 +1,7 @@
 # Every target installs what it needs and says so. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run release test fmt-check check fmt lint fuzz clean
+.PHONY: help setup build demo run release test loadtest fmt-check check fmt lint fuzz clean
 
 CONFIG ?= conf/config.yaml
 ARGS ?=
@@ -30,6 +30,11 @@ release: setup ## Build the optimised binary, target/release/dheera_ai
 
 test: build ## Run every test: unit, property, whole proxy against the simulator, real SDKs
 	@scripts/test
+
+loadtest: setup ## Measure what the proxy costs, beside nginx, Envoy and LiteLLM: make loadtest ARGS=--quick
+	@python3 loadtest/bench/install.py
+	cargo build --release --workspace --locked
+	@.venv-loadtest/bin/python loadtest/bench/run.py $(ARGS)
 
 check: setup fmt-check lint ## What CI runs besides the tests: format, lints, rules of the code base
 

@@ -31,7 +31,7 @@ def filled(size: int, make) -> bytes:
 def converse(size: int) -> bytes:
     def make(length):
         return encoded({
-            "messages": [{"role": "user", "content": [{"text": prose(length) or "Hello"}]}],
+            "messages": [{"role": "user", "content": [{"text": prose(length)}]}],
             "inferenceConfig": {"maxTokens": 100},
         })
 

@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
-from results import Medians
+from results import KB_PER_MB, Medians
 from targets import TARGETS
 
 # The same bytes for the same figures.
@@ -45,7 +45,7 @@ def cost(medians: Medians, path: Path) -> None:
 def curve(medians: Medians, scenario: str, about: str, path: Path) -> None:
     """What it costs and the memory it takes, over what grows."""
     name = "frame_cpu_us" if scenario == "growth-streams" else "cpu_us"
-    panels = ((name, 1, f"CPU µs per {'frame' if name == 'frame_cpu_us' else 'request'}"), ("rss_peak_kb", 1000, "RSS peak MB"))
+    panels = ((name, 1, f"CPU µs per {'frame' if name == 'frame_cpu_us' else 'request'}"), ("rss_peak_kb", KB_PER_MB, "RSS peak MB"))
     figure, both = pyplot.subplots(1, 2, figsize=(9, 3.2))
     for axes, (key, scale, title) in zip(both, panels, strict=True):
         for target in medians.targets(scenario):
@@ -71,7 +71,7 @@ def soak(medians: Medians, path: Path) -> None:
         for row in medians.groups["soak", target, None]:
             if samples := row.get("figures", {}).get("rss_samples_kb"):
                 step = row["figures"]["seconds"] / len(samples) / 60
-                axes.plot([at * step for at in range(len(samples))], [sample / 1000 for sample in samples], label=target)
+                axes.plot([at * step for at in range(len(samples))], [sample / KB_PER_MB for sample in samples], label=target)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("minutes")
     axes.set_title("Resident memory MB", loc="left")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from results import Medians
+from results import KB_PER_MB, Medians
 
 ONE_K, ALONE = "converse-1k", "converse-1k-alone"
 UPLOAD_BYTES = 16 * 20_000_000
@@ -67,12 +67,13 @@ def gaps(medians: Medians):
 
 def idle(medians: Medians):
     value = medians.median("rss_idle_kb", ONE_K, "dheera")
-    return value and (value <= 40_000, f"{value / 1000:.1f} MB")
+    return value and (value / KB_PER_MB <= 40, f"{value / KB_PER_MB:.1f} MB")
 
 
 def stream_memory(medians: Medians):
     grown = medians.median("rss_grown_kb", "streams", "dheera")
-    return grown and (grown <= 40 * 1000, f"{grown / 1000:.1f} KB")
+    # Of a thousand streams: as many kilobytes each as megabytes together.
+    return grown and (grown / KB_PER_MB <= 40, f"{grown / KB_PER_MB:.1f} KB")
 
 
 def soak(medians: Medians):
@@ -86,7 +87,7 @@ def soak(medians: Medians):
     if not judged:
         return None
     return (all(after <= 1.05 * before for _, before, after in judged),
-            "; ".join(f"{target}: {before / 1000:.1f} MB in the second quarter, {after / 1000:.1f} MB in the last"
+            "; ".join(f"{target}: {before / KB_PER_MB:.1f} MB in the second quarter, {after / KB_PER_MB:.1f} MB in the last"
                       for target, before, after in judged))
 
 

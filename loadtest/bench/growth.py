@@ -24,7 +24,8 @@ def curves(full: bool) -> tuple[Scenario, ...]:
                             demand=Demand(deployments=count), point=count) for count in DEPLOYMENTS]
     sizes = [Scenario("growth-body", "bytes of a Converse request", ("bare", "dheera"), point=size,
                       body=partial(bodies.converse if size <= 256 * KB else bodies.document, size),
-                      load=Load(connections=16 if size <= MB else 4)) for size in BODIES]
+                      demand=Demand(verify_every=100 if size <= 256 * KB else 5),
+                      load=Load(connections=16 if size <= MB else 4), least_s=1 if size <= MB else 4) for size in BODIES]
     streams = [Scenario("growth-streams", "open streams of 50 frames a second", ("bare", "dheera"), point=count,
                         operation="converse-stream", demand=Demand(rate=50), load=Streams(connections=count))
                for count in STREAMS]

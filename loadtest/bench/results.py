@@ -12,6 +12,8 @@ from pathlib import Path
 
 from stand import PATH, ROOT, Session
 
+# The kernel's kilobytes, of 1024 bytes, in a megabyte.
+KB_PER_MB = 1_000_000 / 1024
 # What a target adds to `direct` of the same pass.
 ADDED = ("p50_us", "p99_us", "ttft_p50_us", "ttft_p99_us", "gap_p99_us", "transit_p50_us", "transit_p99_us")
 

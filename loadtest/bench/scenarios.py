@@ -1,7 +1,7 @@
 """What is asked of the targets, and how one run of a scenario on a target is measured."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import bodies
@@ -52,6 +52,14 @@ class Burst(Load):
 
 
 @dataclass(frozen=True)
+class Uploads(Load):
+    """All connections send at once, as often as the time may suffice for."""
+
+    def requests(self, stand: Stand, call: Call, seconds: int) -> Result:
+        return stand.generators.uploads(call, self.connections * max(1, seconds // 2), self.connections)
+
+
+@dataclass(frozen=True)
 class Scenario:
     name: str
     about: str
@@ -62,6 +70,8 @@ class Scenario:
     load: Load = field(default_factory=Load)
     # Runs only when it is named.
     on_request: bool = False
+    # In less time there would be too few answers.
+    least_s: int = 1
     # Where on its growth curve it is.
     point: int | None = None
 
@@ -154,7 +164,7 @@ SCENARIOS = (
     Scenario("claude-turn", "a turn of a coding agent on InvokeModel: system prompt, 20 tools, history; 200 KB",
              (*PEERS, *PROXY), body=partial(bodies.claude_turn, 200 * KB), operation="invoke"),
     Scenario("document-5m", "Converse with a document, 5 MB, 4 connections", (*PEERS, "dheera"),
-             body=partial(bodies.document, 5 * MB), load=Load(connections=4)),
+             body=partial(bodies.document, 5 * MB), load=Load(connections=4), demand=Demand(verify_every=10)),
     Scenario("streams", "1,000 open ConverseStream answers of 100 frames, 50 a second each",
              (*PEERS, *PROXY), operation="converse-stream", demand=Demand(rate=50), load=Streams()),
     Scenario("stream-burst", "ConverseStream answers of 20 frames at once, 16 connections",
@@ -169,5 +179,6 @@ SCENARIOS = (
     Scenario("failover", "Converse, 1 KB: three regions, of which one always answers 429", ("dheera",),
              demand=Demand(deployments=3, throttled_region=REGION)),
     Scenario("upload-20m", "Converse with a document, 20 MB, 16 at once: the memory it takes", ("bare", "nginx", "envoy", "dheera"),
-             body=partial(bodies.document, 20 * MB), demand=Demand(buffered_mb=512)),
+             body=partial(bodies.document, 20 * MB), load=Uploads(),
+             demand=Demand(buffered_mb=512, verify_every=1)),
 )

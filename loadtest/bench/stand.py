@@ -35,6 +35,8 @@ class Demand:
     buffered_mb: int | None = None
     # Writes the request log where it takes no space.
     quiet: bool = False
+    # Of so many requests one has its signature verified: enough to notice, too few to cost.
+    verify_every: int = 100
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,6 @@ class Session:
 class Stand(contextlib.ExitStack):
     """One run. Leaving it ends its processes and removes its directory."""
 
-    # Of so many requests one has its signature verified: enough to notice, too few to cost.
-    VERIFY_EVERY = 100
-
     def __init__(self, session: Session, name: str, demand: Demand, verify: bool):
         super().__init__()
         self.session = session
@@ -126,7 +125,7 @@ class Stand(contextlib.ExitStack):
     def _simulator(self) -> None:
         demand = self.demand
         command = [self.binary("bedrock-sim"), "--canned", "--port", 0, "--access-key", ACCESS_KEY, "--secret", SECRET,
-                   "--verify-every", self.VERIFY_EVERY if self.verify else 0,
+                   "--verify-every", demand.verify_every if self.verify else 0,
                    "--frames", demand.frames, "--rate", demand.rate]
         if demand.throttled_region:
             command += ["--throttle-region", demand.throttled_region]
