@@ -191,6 +191,8 @@ def main() -> int:
         return 0
     if (os.cpu_count() or 1) < 2:
         raise SystemExit("the load test needs two cores: one for the target, one for all else")
+    # A shell that starts this in the background has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     rows: list[dict] = []
     directory = Path(tempfile.mkdtemp(prefix="loadtest-"))

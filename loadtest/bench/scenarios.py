@@ -99,7 +99,8 @@ def run_once(session: Session, scenario: Scenario, target: Target, seconds: int)
         return {"not_run": reason}
     try:
         session.prepare(target, scenario.demand)
-        with Stand(session, "run", scenario.demand, verify=target.signs) as stand:
+        verify_every = min(scenario.demand.verify_every, target.verify_every) if target.signs else 0
+        with Stand(session, "run", scenario.demand, verify_every) as stand:
             return measured(scenario, target, stand, seconds)
     except Failed as failure:
         return {"invalid": str(failure)}

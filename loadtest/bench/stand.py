@@ -35,7 +35,7 @@ class Demand:
     buffered_mb: int | None = None
     # Writes the request log where it takes no space.
     quiet: bool = False
-    # Of so many requests one has its signature verified: enough to notice, too few to cost.
+    # Of so many requests at least one has its signature verified: enough to notice, too few to cost.
     verify_every: int = 100
 
 
@@ -88,7 +88,7 @@ class Session:
         """Keeps a store with the keys that the scenario wants, if there is none yet."""
         if demand.keys < 2 or (target.kind, demand.keys) in self.stores:
             return
-        with Stand(self, "prepare", Demand(), verify=False) as stand:
+        with Stand(self, "prepare", Demand()) as stand:
             store = target.prepare(stand, demand)
             stand.stop()
             kept = self.directory / f"store-{target.kind}-{demand.keys}"
@@ -100,13 +100,14 @@ class Session:
 class Stand(contextlib.ExitStack):
     """One run. Leaving it ends its processes and removes its directory."""
 
-    def __init__(self, session: Session, name: str, demand: Demand, verify: bool):
+    def __init__(self, session: Session, name: str, demand: Demand, verify_every: int = 0):
         super().__init__()
         self.session = session
         session.runs += 1
         self.directory = session.directory / f"{session.runs:03}-{name}"
         self.demand = demand
-        self.verify = verify
+        # 0 for a target that does not sign.
+        self.verify_every = verify_every
         self.made_keys = (0, 0.0)
         self.processes: list[Process] = []
 
@@ -125,7 +126,7 @@ class Stand(contextlib.ExitStack):
     def _simulator(self) -> None:
         demand = self.demand
         command = [self.binary("bedrock-sim"), "--canned", "--port", 0, "--access-key", ACCESS_KEY, "--secret", SECRET,
-                   "--verify-every", demand.verify_every if self.verify else 0,
+                   "--verify-every", self.verify_every,
                    "--frames", demand.frames, "--rate", demand.rate]
         if demand.throttled_region:
             command += ["--throttle-region", demand.throttled_region]

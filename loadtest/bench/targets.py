@@ -36,6 +36,8 @@ class Target:
     about: str
     # Whether it signs what it sends on: only then the simulator verifies.
     signs: bool = False
+    # Of so many requests one is verified, unless the scenario has fewer requests than that.
+    verify_every: int = 100
     # Until it is as fast as it gets.
     warm_up_s: int = 1
 
@@ -290,7 +292,8 @@ TARGETS = {target.name: target for target in (
     Bare("bare", "Pingora as it comes, passing through: the least that the proxy can cost"),
     Nginx("nginx", "nginx 1 worker, passing through, unbuffered; signs nothing, checks no key"),
     Envoy("envoy", "Envoy with its filter aws_request_signing; checks no key, counts no cost", signs=True),
-    LiteLlm("litellm", "LiteLLM's Bedrock pass-through, 1 worker, master key, no database", signs=True, warm_up_s=8),
+    LiteLlm("litellm", "LiteLLM's Bedrock pass-through, 1 worker, master key, no database", signs=True, warm_up_s=8,
+            verify_every=1),
     Dheera("dheera-off", "the proxy with everything off that can be: it signs and routes", store=False),
     Dheera("dheera", f"the proxy with {SETTINGS}; embedded store"),
     Dheera("dheera-redis", f"the proxy with {SETTINGS}; Redis", redis=True),
