@@ -18,8 +18,8 @@ STREAMS = (1, 10, 100, 500, 1000, 2000)
 
 
 def curves(full: bool) -> tuple[Scenario, ...]:
-    keys = [Scenario("growth-keys", "keys in the store, of which up to 10,000 call in turn", ("dheera", "dheera-redis"),
-                     demand=Demand(keys=count), point=count) for count in (ALL_KEYS if full else KEYS)]
+    keys = [Scenario("growth-keys", "keys in the store, of which up to 1,000 call in turn", ("dheera", "dheera-redis"),
+                     demand=Demand(keys=count, calling=1000), point=count) for count in (ALL_KEYS if full else KEYS)]
     deployments = [Scenario("growth-deployments", "deployments under one name", ("dheera",),
                             demand=Demand(deployments=count), point=count) for count in DEPLOYMENTS]
     sizes = [Scenario("growth-body", "bytes of a Converse request", ("bare", "dheera"), point=size,

@@ -67,10 +67,11 @@ def used(medians: Medians, scenario: str, columns: tuple[Column, ...]) -> list[C
 
 def section(medians: Medians, scenario: str, about: str) -> str:
     columns = used(medians, scenario, columns_of(scenario))
-    bare = medians.median("cpu_us", scenario, "bare")
+    cost_of = columns[0].figure
+    bare = medians.median(cost_of, scenario, "bare")
     lines, notes = [], []
     for target in sorted(medians.targets(scenario), key=list(TARGETS).index):
-        cost = medians.median("cpu_us", scenario, target)
+        cost = medians.median(cost_of, scenario, target)
         ratio = f"{cost / bare:.2f}" if cost and bare else ""
         lines.append([target, *(shown(medians.get(column.figure, scenario, target), column) for column in columns), ratio])
         if reason := medians.wrong(scenario, target):

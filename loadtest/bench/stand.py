@@ -27,6 +27,8 @@ class Demand:
 
     deployments: int = 1
     keys: int = 1
+    # How many of them call, at most.
+    calling: int = 10_000
     tls: bool = False
     h2c: bool = False
     frames: int = 100

@@ -3,7 +3,7 @@
 import json
 import shutil
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import processes
@@ -28,6 +28,8 @@ class Running:
     roots: tuple[int, ...] = ()
     redis: int | None = None
     keys: Path | None = None
+    # How many keys call in turn.
+    calling: int = 1
 
 
 @dataclass(frozen=True)
@@ -179,11 +181,11 @@ class Dheera(Target):
         store = self._store(stand, demand.keys) if self.store else None
         redis, redis_port = self._redis(stand, store) if self.redis else (None, None)
         process, url = self._proxy(stand, demand, store, redis_port)
-        headers, keys = {"Authorization": f"Bearer {MASTER_KEY}"}, None
-        if self.store:
-            headers, keys = self._keys(stand, demand, url)
-        redis_pid = redis.pid if redis else None
-        return Running(f"{url}/bedrock", "bench", headers, (process.pid,), redis_pid, keys)
+        running = Running(f"{url}/bedrock", "bench", roots=(process.pid,), redis=redis.pid if redis else None)
+        if demand.keys > 1:
+            numbers = range(1, demand.keys + 1, max(1, demand.keys // demand.calling))
+            return replace(running, headers={}, keys=key_file(stand, numbers), calling=len(numbers))
+        return replace(running, headers=self._headers(url))
 
     def prepare(self, stand: Stand, demand: Demand) -> Path:
         """Makes the keys that `demand` wants, in a store of its own or a copy of a smaller one; gives its directory."""
@@ -255,12 +257,13 @@ class Dheera(Target):
         process.serves(lambda: ready(f"{url}/health/readiness"), "be ready")
         return process, url
 
-    def _keys(self, stand, demand, url) -> tuple[dict, Path | None]:
-        if demand.keys > 1:
-            return {}, key_file(stand, demand.keys)
+    def _headers(self, url: str) -> dict[str, str]:
+        """Those of a client with a key of its own."""
+        if not self.store:
+            return {"Authorization": f"Bearer {MASTER_KEY}"}
         if not self.everything:
             key = post(f"{url}/key/generate", MASTER_KEY, {"max_budget": 1000000})["key"]
-            return {"Authorization": f"Bearer {key}"}, None
+            return {"Authorization": f"Bearer {key}"}
         limits = {"max_budget": 1000000, "budget_duration": "1mo", "rpm_limit": 100000000, "tpm_limit": 100000000000}
         post(f"{url}/team/new", MASTER_KEY, {"team_id": "bench"} | limits)
         post(f"{url}/user/new", MASTER_KEY, {"user_id": "bench"} | limits)
@@ -269,13 +272,12 @@ class Dheera(Target):
         key = post(f"{url}/key/generate", MASTER_KEY, {
             "team_id": "bench", "user_id": "bench", "max_parallel_requests": 100000, "soft_budget": 999999} | limits)
         return {"Authorization": f"Bearer {key['key']}", "x-dheera-ai-end-user-id": "customer",
-                "x-dheera-ai-tags": "nightly"}, None
+                "x-dheera-ai-tags": "nightly"}
 
 
-def key_file(stand: Stand, keys: int) -> Path:
-    """The keys that call: at most 10,000, evenly spread over all."""
+def key_file(stand: Stand, numbers: range) -> Path:
+    """The keys that call, evenly spread over all."""
     path = stand.directory / "keys.txt"
-    numbers = range(1, keys + 1, max(1, keys // 10000))
     path.write_text("".join(f"sk-{number:032}\n" for number in numbers))
     return path
 
