@@ -14,20 +14,25 @@ KEYS = (10, 100, 1000, 10_000, 100_000)
 ALL_KEYS = (*KEYS, 1_000_000)
 DEPLOYMENTS = (1, 10, 100, 1000)
 BODIES = (KB, 16 * KB, 256 * KB, MB, 4 * MB, 16 * MB)
-STREAMS = (1, 10, 100, 500, 1000, 2000)
+STREAMS = (1, 10, 100, 1000, 2000)
+# Of each point.
+SECONDS = 2
 
 
 def curves(full: bool) -> tuple[Scenario, ...]:
-    keys = [Scenario("growth-keys", "keys in the store, of which up to 1,000 call in turn", ("dheera", "dheera-redis"),
+    stores = ("dheera", "dheera-redis") if full else ("dheera",)
+    keys = [Scenario("growth-keys", "keys in the store, of which up to 1,000 call in turn", stores, seconds=SECONDS,
                      demand=Demand(keys=count, calling=1000), point=count) for count in (ALL_KEYS if full else KEYS)]
-    deployments = [Scenario("growth-deployments", "deployments under one name", ("dheera",),
+    deployments = [Scenario("growth-deployments", "deployments under one name", ("dheera",), seconds=SECONDS,
                             demand=Demand(deployments=count), point=count) for count in DEPLOYMENTS]
     sizes = [Scenario("growth-body", "bytes of a Converse request", ("bare", "dheera"), point=size,
+                      seconds=SECONDS,
                       body=partial(bodies.converse if size <= 256 * KB else bodies.document, size),
                       demand=Demand(verify_every=100 if size <= 256 * KB else 5),
                       load=Load(connections=16 if size <= MB else 4), least_s=1 if size <= MB else 4) for size in BODIES]
     streams = [Scenario("growth-streams", "open streams of 50 frames a second", ("bare", "dheera"), point=count,
-                        operation="converse-stream", demand=Demand(rate=50), load=Streams(connections=count))
+                        seconds=SECONDS, operation="converse-stream",
+                        demand=Demand(rate=50, verify_every=1), load=Streams(connections=count))
                for count in STREAMS]
     return (*keys, *deployments, *sizes, *streams)
 
@@ -35,7 +40,6 @@ def curves(full: bool) -> tuple[Scenario, ...]:
 class Soak(Scenario):
     """Converse and streams at once, for half an hour; memory every ten seconds."""
 
-    SECONDS = 1800
     EVERY_S = 10
 
     def requests(self, stand: Stand, call: Call, seconds: int) -> Result:
@@ -56,4 +60,4 @@ class Soak(Scenario):
 
 
 SOAK = Soak("soak", "Converse with 8 connections and 200 open streams at once for 30 minutes; memory every 10 s",
-            ("dheera", "dheera-redis"), demand=Demand(rate=50, quiet=True), on_request=True)
+            ("dheera", "dheera-redis"), demand=Demand(rate=50, quiet=True), on_request=True, seconds=1800)

@@ -108,10 +108,11 @@ def provenance(told: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items() if version)
     changed = " with uncommitted changes" if told["uncommitted_changes"] else ""
     options = told["options"]
+    length = f" of {options['seconds']} s" if options["seconds"] else ""
     broken = "" if told["complete"] else "\n\n**The run was broken off: not all was measured.**"
     return (f"{told['date']}, commit {told['commit']}{changed}. {machine['cores']} cores of {machine['processor']}, "
             f"{machine['memory_gb']} GB, Linux {machine['kernel']}; load average at the start "
-            f"{', '.join(map(str, machine['load_average']))}. {options['passes']} passes of {options['seconds']} s. "
+            f"{', '.join(map(str, machine['load_average']))}. {options['passes']} passes{length}. "
             f"{versions}.{broken}")
 
 

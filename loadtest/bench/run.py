@@ -23,11 +23,11 @@ from pathlib import Path
 import growth
 import report
 import results
-from scenarios import SCENARIOS, Scenario, run_once
+from scenarios import SCENARIOS, Scenario, Streams, run_once
 from stand import ROOT, Session
 from targets import TARGETS
 
-HERE = Path(__file__).resolve().parent
+NOT_QUICK = ("litellm", "dheera-off", "dheera-redis-all")
 Run = tuple[Scenario, str, int]
 
 
@@ -79,12 +79,13 @@ def told_time(seconds: float) -> str:
 def guess_s(scenario: Scenario, name: str, seconds: int) -> float:
     """How long a run may take: starting, warming up, measuring, ending."""
     slow = 12 if name == "litellm" else 0
-    ramps = 4 if scenario.operation == "converse-stream" else 0
-    return length_s(scenario, seconds) + 2.5 + slow + ramps
+    # Streams begin one after the other and are read to their end, both times.
+    ramps = 6 if isinstance(scenario.load, Streams) else 0
+    return length_s(scenario, seconds) + 2 + slow + ramps
 
 
 def length_s(scenario: Scenario, seconds: int | None) -> int:
-    return max(scenario.least_s, seconds or (growth.Soak.SECONDS if scenario.name == "soak" else 5))
+    return max(scenario.least_s, seconds or scenario.seconds)
 
 
 def summary(row: dict) -> str:
@@ -117,9 +118,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--target", nargs="+", metavar="NAME", choices=list(TARGETS), help="only these")
     parser.add_argument("--passes", type=int, metavar="N", help="how often each is measured (default 3)")
     parser.add_argument("--seconds", type=int, metavar="N",
-                        help="how long each run is measured (default 5; soak 1800)")
+                        help="how long each run is measured (default 2 to 5, by scenario; soak 1800)")
     parser.add_argument("--quick", action="store_true",
-                        help="one pass of a second, without curves and LiteLLM: whether all works, not how fast")
+                        help="one pass of a second, without curves and the targets "
+                        f"{', '.join(NOT_QUICK)}: whether all works, not how fast")
     parser.add_argument("--full", action="store_true", help="growth-keys to 1,000,000 keys, not 100,000")
     parser.add_argument("--bin", type=Path, default=ROOT / "target/release", metavar="DIR",
                         help="where dheera_ai, bedrock-sim, bare-pingora and stream-load are (default target/release)")
@@ -161,13 +163,13 @@ def chosen(options: argparse.Namespace) -> list[Scenario]:
 
 def targets(options: argparse.Namespace) -> list[str] | None:
     if options.quick and not options.target:
-        return [name for name in TARGETS if name != "litellm"]
+        return [name for name in TARGETS if name not in NOT_QUICK]
     return options.target
 
 
 def describe(options: argparse.Namespace, session: Session) -> dict:
     told = results.provenance(session)
-    return told | {"options": {"passes": options.passes, "seconds": options.seconds or 5, "quick": options.quick}}
+    return told | {"options": {"passes": options.passes, "seconds": options.seconds, "quick": options.quick}}
 
 
 def write(options: argparse.Namespace, told: dict, rows: list[dict]) -> None:
