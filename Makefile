@@ -1,7 +1,7 @@
 # Every target installs what it needs and says so. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run release test loadtest fmt-check check fmt lint fuzz clean
+.PHONY: help setup build demo run release test loadtest fmt-check check fmt lint fuzz bench bench-check bench-baseline clean
 
 CONFIG ?= conf/config.yaml
 ARGS ?=
@@ -9,9 +9,11 @@ PYTHON := .venv/bin/python
 # One profile for the demo, the tests and the lints: nothing is compiled twice.
 BINARY := target/debug/dheera_ai
 SIMULATOR := target/debug/bedrock-sim
+# Of its own: what is built to be measured is not what `make release` builds.
+BENCH_DIR := target/bench
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what building and testing need (Debian packages, Python packages in .venv)
 	@scripts/setup
@@ -50,6 +52,17 @@ lint: ## Lints, with every warning an error
 
 fuzz: setup ## Fuzz the decoder and the usage readers: make fuzz ARGS="-runs=10000000"
 	@scripts/fuzz $(ARGS)
+
+bench: setup ## Time the pieces of a request: make bench ARGS=usage for some of them
+	cargo bench --locked --workspace --target-dir $(BENCH_DIR) --bench timing -- $(ARGS)
+
+bench-check: ## Count the instructions of a request under valgrind; fails when they are 5 % more than the stored ones
+	@scripts/setup valgrind
+	@$(PYTHON) tests/instructions/run.py check $(ARGS)
+
+bench-baseline: ## Store the instructions as they are now, in benches/instructions.json
+	@scripts/setup valgrind
+	@$(PYTHON) tests/instructions/run.py baseline $(ARGS)
 
 clean: ## Remove what was built
 	cargo clean

@@ -47,6 +47,9 @@ def until(condition, what, deadline_s=DEADLINE_S):
 class Process:
     """A child process. `start` may be called again after `kill` or `stop`."""
 
+    # For what it says, and for its end.
+    deadline_s = DEADLINE_S
+
     def __init__(self, name, directory):
         self.name = name
         self.directory = Path(directory)
@@ -83,7 +86,7 @@ class Process:
             assert self.alive, f"{self.name} ended with {self.process.returncode}:\n{text[-4000:]}"
             return None
 
-        return until(found, f"{self.name} to say {pattern}")
+        return until(found, f"{self.name} to say {pattern}", self.deadline_s)
 
     def kill(self):
         """What the kernel does to a process that is out of memory."""
@@ -99,7 +102,7 @@ class Process:
         if self.alive:
             self.process.terminate()
             try:
-                self.process.wait(timeout=DEADLINE_S)
+                self.process.wait(timeout=self.deadline_s)
             except subprocess.TimeoutExpired:
                 self.kill()
         return self.process.returncode
