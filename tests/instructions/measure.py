@@ -52,7 +52,7 @@ def executables(messages: str) -> dict[str, Path]:
 
 
 def annotated(output: Path) -> Profile:
-    command = ["callgrind_annotate", "--threshold=100", str(output)]
+    command = ["callgrind_annotate", "--threshold=100", "--auto=no", "--tree=none", str(output)]
     return Profile.of(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
