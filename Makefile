@@ -35,7 +35,7 @@ test: build ## Run every test: unit, property, whole proxy against the simulator
 
 loadtest: setup ## Measure what the proxy costs, beside nginx, Envoy and LiteLLM: make loadtest ARGS=--quick
 	@python3 loadtest/bench/install.py
-	cargo build --release --workspace --locked
+	cargo build --release --locked -p dheera_ai -p bedrock-sim -p bare-pingora -p stream-load
 	@.venv-loadtest/bin/python loadtest/bench/run.py $(ARGS)
 
 check: setup fmt-check lint ## What CI runs besides the tests: format, lints, rules of the code base

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::cooldown::Availability;
 use super::outcome::{Next, Verdict};
 use super::retry::{self, RetryBudget};
-use super::select::{Asked, Choice, Nothing, Strategy, View, select};
+use super::select::{Asked, Choice, Nothing, Strategy, View, may_begin, select};
 
 /// Counts the attempts of one request.
 #[derive(Debug, Clone)]
@@ -128,6 +128,17 @@ impl Attempts {
             Next::OtherModel => Step::OtherModel,
             Next::OtherDeployment => self.next(views, budget, circumstances),
         }
+    }
+
+    /// Where the first attempt goes: to the deployment of this index, drawn by weight from all of the name. `None` where
+    /// it may not serve, and one is to be selected.
+    pub fn first(&self, index: usize, view: &View, budget: &mut RetryBudget, now: Instant) -> Option<Step> {
+        if self.made > 0 || self.allowed == 0 || !may_begin(view) {
+            return None;
+        }
+        budget.request(now);
+        let choice = Choice { index, availability: view.availability, affinity: None };
+        Some(Step::Try { choice, pause: Duration::ZERO })
     }
 
     /// Where the next attempt goes, the first of the request or a further one.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::host::Host;
 use super::limiter::Quota;
 use super::live::{Live, Retries};
-use super::select::{Asked, Strategy, select};
+use super::select::{Asked, Strategy, draw, select, sums};
 use super::vitals::Traits;
 use crate::aws::endpoint::{EndpointError, Variant, host};
 use crate::aws::operation::Service;
@@ -50,19 +50,48 @@ pub struct Target {
     pub price: Option<PriceOverride>,
 }
 
-/// The deployments of one model name, in the order of the list.
+impl Target {
+    fn is_of_the_kind_of(&self, other: &Self) -> bool {
+        (self.service, &self.model_id, &self.base_model, &self.region, &self.price)
+            == (other.service, &other.model_id, &other.base_model, &other.region, &other.price)
+    }
+}
+
+/// The deployments of one model name, in the order of the list. A name may have a thousand of them, so what a request
+/// has to know of all is worked out here.
 #[derive(Debug)]
 pub struct Group {
     pub model_name: ModelName,
     pub targets: Vec<Arc<Target>>,
+    /// One target of each model, region and price: all that a rule or a bound on the cost can depend on.
+    pub kinds: Vec<Arc<Target>>,
     pub retries: Arc<Retries>,
+    /// The sum of the weights up to each target, its own included.
+    weights: Vec<u64>,
 }
 
 impl Group {
+    fn new(model_name: ModelName, targets: Vec<Arc<Target>>, retries: Arc<Retries>) -> Self {
+        let mut kinds: Vec<Arc<Target>> = Vec::new();
+        for target in &targets {
+            if !kinds.iter().any(|kind| kind.is_of_the_kind_of(target)) {
+                kinds.push(Arc::clone(target));
+            }
+        }
+        let weights = sums(targets.iter().map(|target| target.traits.weight));
+        Self { model_name, targets, kinds, retries, weights }
+    }
+
     /// The same model name with other targets, or with fewer.
     #[must_use]
     pub fn with(&self, targets: Vec<Arc<Target>>) -> Self {
-        Self { model_name: self.model_name.clone(), targets, retries: Arc::clone(&self.retries) }
+        Self::new(self.model_name.clone(), targets, Arc::clone(&self.retries))
+    }
+
+    /// Draws one by weight, whatever its state. `random` is uniform over all of `u64`.
+    #[must_use]
+    pub fn draw(&self, random: u64) -> Option<usize> {
+        draw(&self.weights, random)
     }
 
     /// One that may serve now, by weight, for a choice that all attempts share.
@@ -130,7 +159,7 @@ impl Fleet {
         for service in Service::ALL {
             let target = builder.direct(direct, service)?;
             let retries = Arc::default();
-            let group = Group { model_name: ModelName::new("direct"), targets: vec![Arc::new(target)], retries };
+            let group = Group::new(ModelName::new("direct"), vec![Arc::new(target)], retries);
             direct_groups.insert(service, Arc::new(group));
         }
         let groups = groups
@@ -138,7 +167,7 @@ impl Fleet {
             .map(|(model_name, targets)| {
                 let known = previous.and_then(|fleet| fleet.group(model_name.as_str()));
                 let retries = known.map(|group| Arc::clone(&group.retries)).unwrap_or_default();
-                (model_name.clone(), Arc::new(Group { model_name, targets, retries }))
+                (model_name.clone(), Arc::new(Group::new(model_name, targets, retries)))
             })
             .collect();
         Ok(Self { groups, direct: direct_groups, hosts: builder.hosts.into_values().collect() })

@@ -134,7 +134,7 @@ impl Profiles {
         group: Arc<Group>,
         called: Option<&str>,
     ) -> (Arc<Group>, Option<LookupError>) {
-        if !group.targets.iter().any(|target| called_model(target, called).is_some_and(|id| hides_model(target, id))) {
+        if !group.kinds.iter().any(|target| called_model(target, called).is_some_and(|id| hides_model(target, id))) {
             return (group, None);
         }
         let known = join_all(group.targets.iter().map(|target| async {

@@ -130,6 +130,13 @@ pub fn select(asked: &Asked, views: &[View], random: u64) -> Result<Choice, Noth
     Ok(Choice { index, availability: view.availability, affinity: home })
 }
 
+/// Whether a deployment that was drawn by weight from all may have the first attempt of a request without a key. Drawing
+/// once, and selecting only where this one may not, gives each that may the chance that selecting gives it.
+#[must_use]
+pub fn may_begin(view: &View) -> bool {
+    may_serve(view) && rank(view, true) != COOLING
+}
+
 fn may_serve(view: &View) -> bool {
     !view.tried && view.full_for.is_none()
 }
@@ -197,6 +204,30 @@ fn wait_us(view: &View) -> f64 {
     }
 }
 
+/// The sums of the weights up to each deployment, its own included.
+#[must_use]
+pub fn sums(weights: impl Iterator<Item = u32>) -> Vec<u64> {
+    let add = |sum: &mut u64, weight: u32| {
+        *sum += u64::from(weight.max(1));
+        Some(*sum)
+    };
+    weights.scan(0, add).collect()
+}
+
+/// Picks an index as [`weighted`] does, of weights whose [`sums`] are known, without looking at all of them.
+#[must_use]
+pub fn draw(sums: &[u64], random: u64) -> Option<usize> {
+    let total = *sums.last()?;
+    let point = scaled(random, total);
+    Some(sums.partition_point(|sum| *sum <= point))
+}
+
+/// The high half of a 64×64 bit product maps `random` onto 0..total without a division and without bias that weights of
+/// 32 bits could show.
+fn scaled(random: u64, total: u64) -> u64 {
+    u64::try_from((u128::from(random) * u128::from(total)) >> 64).unwrap_or(0)
+}
+
 /// Picks an index with a probability proportional to its weight; zero is never picked. `None` when all are zero.
 #[must_use]
 pub fn weighted(weights: impl Iterator<Item = u32> + Clone, random: u64) -> Option<usize> {
@@ -204,9 +235,7 @@ pub fn weighted(weights: impl Iterator<Item = u32> + Clone, random: u64) -> Opti
     if total == 0 {
         return None;
     }
-    // The high half of a 64×64 bit product maps `random` onto 0..total without a division and without bias that
-    // weights of 32 bits could show.
-    let mut point = u64::try_from((u128::from(random) * u128::from(total)) >> 64).unwrap_or(0);
+    let mut point = scaled(random, total);
     for (index, weight) in weights.enumerate() {
         match point.checked_sub(u64::from(weight)) {
             Some(rest) => point = rest,

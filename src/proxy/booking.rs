@@ -88,7 +88,7 @@ impl Attribution {
     pub(super) fn allowed(&self, caller: &Caller, group: Arc<Group>) -> Result<Arc<Group>, Failure> {
         let customer = self.customer.as_ref().map(|customer| &*customer.record);
         let allows = |target: &Arc<Target>| policy::allows_region(caller, customer, target.region.as_str());
-        if group.targets.iter().all(allows) {
+        if group.kinds.iter().all(allows) {
             return Ok(group);
         }
         let targets: Vec<_> = group.targets.iter().filter(|target| allows(target)).map(Arc::clone).collect();
@@ -192,7 +192,7 @@ fn bound(
     let set = gateway.operation_prices.get(question.operation.name).copied();
     let called = question.facts.model_id.as_deref();
     let candidates: Vec<Candidate<'_>> = group
-        .targets
+        .kinds
         .iter()
         .map(|target| Candidate {
             price: price(gateway, target, question),

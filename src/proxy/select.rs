@@ -147,23 +147,24 @@ fn choose_of_group(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&
     let Router { strategy, retry_budget_percent, cooldown, .. } = gateway.router;
     let streams = admitted.call.streams();
     // A place that another request took first is one that made progress, and the next look sees it.
-    for _ in 0..=admitted.group.targets.len() {
+    for round in 0..=admitted.group.targets.len() {
         let now = Instant::now();
-        let views = views(gateway, admitted, strategy, streams, now);
-        let circumstances = Circumstances {
-            strategy,
-            affinity: admitted.affinity,
-            retry_budget_percent,
-            now,
-            random: fastrand::u64(..),
-        };
-        let step = {
+        let drawn = if round == 0 { draw(admitted, strategy, streams, now) } else { None };
+        let step = drawn.unwrap_or_else(|| {
+            let views = views(gateway, admitted, strategy, streams, now);
+            let circumstances = Circumstances {
+                strategy,
+                affinity: admitted.affinity,
+                retry_budget_percent,
+                now,
+                random: fastrand::u64(..),
+            };
             let mut budget = admitted.group.retries.lock();
             match verdict {
                 None => admitted.attempts.next(&views, &mut budget, &circumstances),
                 Some(verdict) => admitted.attempts.after(verdict, &views, &mut budget, &circumstances),
             }
-        };
+        });
         let Step::Try { choice, pause } = step else {
             if step == Step::Deliver(Why::RetryBudget) {
                 gateway.metrics.retry_budget_exhausted();
@@ -187,6 +188,18 @@ fn choose_of_group(gateway: &Gateway, admitted: &mut Admitted, verdict: Option<&
         }
     }
     Some(Step::Deliver(Why::Full { free_in: Duration::from_secs(1) }))
+}
+
+/// The deployment of a request's first attempt, where it can be drawn without looking at all of them.
+fn draw(admitted: &Admitted, strategy: Strategy, streams: bool, now: Instant) -> Option<Step> {
+    if strategy != Strategy::SimpleShuffle || admitted.affinity.is_some() || admitted.attempts.made() > 0 {
+        return None;
+    }
+    let group = &admitted.group;
+    let index = group.draw(fastrand::u64(..))?;
+    let target = group.targets.get(index)?;
+    let view = target.live.view(&target.traits, target.host.health.availability(now), false, streams, now);
+    admitted.attempts.first(index, &view, &mut group.retries.lock(), now)
 }
 
 /// What may be known of each deployment.

@@ -45,6 +45,32 @@ fn equals_share_the_load_by_weight_in_every_strategy() {
 }
 
 #[test]
+fn drawing_first_and_selecting_where_that_fails_gives_the_same_shares() {
+    let cools = Availability::Cooling { until: Instant::now() };
+    let views = [
+        view(5),
+        View { availability: cools, ..view(40) },
+        view(3),
+        View { full_for: Some(Duration::from_secs(1)), ..view(7) },
+        View { availability: Availability::Probe, ..view(2) },
+    ];
+    let sums = sums(views.iter().map(|view| view.weight));
+    let mut dice = fastrand::Rng::with_seed(1);
+    let mut counts = [0_u32; 5];
+    for _ in 0..100_000 {
+        let drawn = draw(&sums, dice.u64(..)).unwrap();
+        let first = may_begin(&views[drawn]).then_some(drawn);
+        let select = || select(&asked(Strategy::SimpleShuffle), &views, dice.u64(..)).unwrap().index;
+        counts[first.unwrap_or_else(select)] += 1;
+    }
+    for (count, share) in counts.into_iter().zip([50_000, 0, 30_000, 0, 20_000]) {
+        assert!(count.abs_diff(share) <= 600, "{counts:?}");
+    }
+    assert_eq!([0, u64::MAX].map(|random| draw(&sums, random)), [Some(0), Some(4)]);
+    assert_eq!(draw(&[], 7), None);
+}
+
+#[test]
 fn the_least_busy_one_for_its_weight_is_next() {
     let busy = |weight, in_flight| View { in_flight, ..view(weight) };
     assert_eq!(shares(Strategy::LeastBusy, &[busy(1, 3), busy(1, 2), busy(1, 4)]), [0, 100_000, 0]);
