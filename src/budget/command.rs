@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::Row;
 pub use crate::types::ids::{AccountId, LeaseId, NodeId};
+use crate::types::json::Object;
 use crate::types::money::NanoUsd;
 
 /// More in one account could not be counted exactly by Redis, whose scripts compute with doubles: 2⁵³ nano-dollars,
@@ -55,6 +56,19 @@ pub struct Charge {
     /// When the account may be forgotten, in Unix milliseconds; `None` is never. Long after its period ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forget_at_ms: Option<u64>,
+}
+
+impl Charge {
+    /// Appends its JSON, as `serde` writes it, for less.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        let Self { account, scope, limit, forget_at_ms } = self;
+        let mut object = Object::begin(out);
+        object.text("account", account.as_str());
+        object.text("scope", scope.as_str());
+        object.optional_number("limit", limit.map(|limit| limit.0));
+        object.optional_number("forget_at_ms", *forget_at_ms);
+        object.end();
+    }
 }
 
 /// Limits on rate and concurrency. Counted on `rate/<scope>/<id>` accounts.
@@ -154,6 +168,28 @@ pub enum Op {
     Close { lease: LeaseId },
     /// Sets what an account has spent (`reset_spend`). Reservations stay.
     Reset { account: AccountId, spent: NanoUsd, row: Row },
+}
+
+impl Op {
+    /// Appends its JSON, as `serde` writes it. That of a call that ended costs less.
+    ///
+    /// # Errors
+    /// Those of `serde`, of which there are none for these types.
+    pub fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        let Self::Spend { lease, close, cost, tokens, charges, row } = self else {
+            return serde_json::to_writer(out, self);
+        };
+        let mut object = Object::begin(out);
+        object.text("op", "spend");
+        object.optional_text("lease", lease.as_ref().map(LeaseId::as_str));
+        object.flag("close", *close);
+        object.number("cost", cost.0);
+        object.number("tokens", *tokens);
+        object.array("charges", charges, |out, charge| charge.write_json(out));
+        row.write_json(object.field("row"));
+        object.end();
+        Ok(())
+    }
 }
 
 /// The answer to a batch of numbered commands.

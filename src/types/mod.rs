@@ -3,6 +3,7 @@
 //! Nothing here knows of Bedrock's wire format, of configuration or of IO.
 
 pub mod ids;
+pub mod json;
 pub mod money;
 pub mod secret;
 pub mod tokens;

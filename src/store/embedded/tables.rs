@@ -154,7 +154,7 @@ pub(super) fn save(transaction: &WriteTransaction, changes: &Changes) -> Result<
     let mut entries = transaction.open_table(ENTRIES).map_err(failed)?;
     for entry in &changes.entries {
         number += 1;
-        entries.insert((entry.at_ms, number), json(entry)?.as_slice()).map_err(failed)?;
+        entries.insert((entry.at_ms, number), entry.to_json().as_slice()).map_err(failed)?;
     }
     let mut rollups = transaction.open_table(ROLLUPS).map_err(failed)?;
     for ((day, of), more) in tally(&changes.entries) {

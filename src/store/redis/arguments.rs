@@ -4,25 +4,22 @@
 use redis::Cmd;
 
 use crate::budget::command::{AMOUNT_MAX, Charge, LeaseId, Op, Reserve};
-use crate::budget::entry::Row;
-use crate::store::StoreError;
+use crate::budget::entry::{ROW_BYTES, RollupKey, Row};
+use crate::types::json;
 use crate::types::money::NanoUsd;
 
 /// A row with what it adds to the sums of its day.
 pub(super) struct RowText {
-    json: String,
+    json: Vec<u8>,
     /// What follows the letter of the sum in a field of the day: `["key","<id>","<model>"]`.
-    rollups: Vec<String>,
+    rollups: Vec<Vec<u8>>,
 }
 
 impl RowText {
-    pub(super) fn new(row: &Row) -> Result<Self, StoreError> {
-        let unwritable = |error| StoreError::Failed(format!("a row of the spend log cannot be written: {error}"));
-        let rollups = row
-            .rollups()
-            .into_iter()
-            .map(|key| serde_json::to_string(&(key.dimension, &key.id, &key.model)).map_err(unwritable));
-        Ok(Self { json: serde_json::to_string(row).map_err(unwritable)?, rollups: rollups.collect::<Result<_, _>>()? })
+    pub(super) fn new(row: &Row) -> Self {
+        let mut json = Vec::with_capacity(ROW_BYTES);
+        row.write_json(&mut json);
+        Self { json, rollups: row.rollups().iter().map(combination).collect() }
     }
 
     fn len(&self) -> usize {
@@ -30,7 +27,7 @@ impl RowText {
     }
 
     fn write(&self, command: &mut Cmd) {
-        command.arg(self.rollups.len()).arg(&self.rollups).arg(&self.json);
+        command.arg(self.rollups.len()).arg(&self.rollups).arg(self.json.as_slice());
     }
 }
 
@@ -61,13 +58,25 @@ pub(super) fn extend(command: &mut Cmd, lease: &LeaseId, to: NanoUsd, charges: &
 }
 
 /// The rows of `ops`, in their order.
-pub(super) fn rows(ops: &[Op]) -> Result<Vec<Option<RowText>>, StoreError> {
+pub(super) fn rows(ops: &[Op]) -> Vec<Option<RowText>> {
     ops.iter()
         .map(|op| match op {
-            Op::Spend { row, .. } | Op::Reset { row, .. } => RowText::new(row).map(Some),
-            Op::Close { .. } => Ok(None),
+            Op::Spend { row, .. } | Op::Reset { row, .. } => Some(RowText::new(row)),
+            Op::Close { .. } => None,
         })
         .collect()
+}
+
+fn combination(key: &RollupKey) -> Vec<u8> {
+    let mut json = b"[".to_vec();
+    for part in [key.dimension.as_str(), &key.id, &key.model] {
+        json::text(&mut json, part);
+        json.push(b',');
+    }
+    if let Some(last) = json.last_mut() {
+        *last = b']';
+    }
+    json
 }
 
 /// One numbered command, with the number of arguments that follow its letter.

@@ -20,7 +20,7 @@ impl LedgerStore for RedisStore {
     }
 
     async fn reserve(&self, request: &Reserve) -> Result<Reserved, StoreError> {
-        let row = arguments::RowText::new(&request.row)?;
+        let row = arguments::RowText::new(&request.row);
         let answer =
             self.connection.call(Repeat::Yes, "reserve", |command| arguments::reserve(command, request, &row)).await?;
         answers::reserved(&answer)
@@ -35,7 +35,7 @@ impl LedgerStore for RedisStore {
     }
 
     async fn apply(&self, node: &NodeId, first: u64, ops: &[Op]) -> Result<Applied, StoreError> {
-        let rows = arguments::rows(ops)?;
+        let rows = arguments::rows(ops);
         let answer = self
             .connection
             .call(Repeat::Yes, "apply", |command| {
