@@ -160,8 +160,9 @@ pub(super) fn book(
 }
 
 fn compose(gateway: &Gateway, parties: &[Party<'_>], model_name: Option<&str>, now_ms: u64) -> Demands {
-    let mut windows = gateway.windows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    limit::compose(parties, model_name, &mut |period| windows.at(*period, now_ms))
+    limit::compose(parties, model_name, &mut |period| {
+        gateway.windows.lock().unwrap_or_else(std::sync::PoisonError::into_inner).at(*period, now_ms)
+    })
 }
 
 fn row(ctx: &RequestContext, asked: &Asked<'_>, now_ms: u64) -> Row {
