@@ -116,7 +116,7 @@ pub(super) struct Attempt {
 
 impl RequestContext {
     pub(super) fn new() -> Self {
-        let call_id = Uuid::now_v7();
+        let call_id = super::call_id::fresh();
         Self {
             call_id,
             arrived: Instant::now(),

@@ -6,6 +6,7 @@ mod bidirectional;
 mod body;
 mod booking;
 mod call;
+mod call_id;
 mod connect_failure;
 mod connection;
 mod context;
