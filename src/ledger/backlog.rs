@@ -3,11 +3,17 @@
 //!
 //! One mutex orders numbers, lines of the journal and the queue alike. It is held for one `write(2)`, never across an
 //! await and never while the disk is synced.
+//!
+//! A thread of the proxy handles what came in for several connections in one turn of its event loop. Reservations wait
+//! for their thread's other work of the turn, so that one write takes all of them. An end does not wait: whoever has the
+//! answer to a call may rely on its cost being in the journal.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, watch};
@@ -104,13 +110,19 @@ impl Backlog {
         }
         for pending in open {
             let ends = pending.lease.clone();
-            state.push(charged_in_full(pending), Some(&ends));
+            let op = charged_in_full(pending);
+            let body = record::op_body(&op, Some(&ends));
+            state.push_body(op, &body, Some(&ends));
         }
         let mut asking: Vec<LeaseId> = found.asking.into_keys().collect();
         asking.sort();
         for lease in asking {
-            state.push(Op::Close { lease: lease.clone() }, Some(&lease));
+            let op = Op::Close { lease: lease.clone() };
+            let body = record::op_body(&op, Some(&lease));
+            state.push_body(op, &body, Some(&lease));
         }
+        // Should the disk not take it now, it is tried again before anything is sent.
+        state.flush();
         Ok(Some(Self {
             state: Mutex::new(state),
             wake: Notify::new(),
@@ -131,7 +143,7 @@ impl Backlog {
     pub fn asking(&self, lease: &LeaseId) -> io::Result<()> {
         let line = record::asking(lease);
         let mut state = self.state();
-        state.journal.append(&line, None)?;
+        state.journal.append(&line)?;
         let serial = state.journal.serial();
         state.asking.insert(lease.clone(), serial);
         Ok(())
@@ -140,17 +152,32 @@ impl Backlog {
     /// Money was set aside; the call may go upstream once this returns.
     ///
     /// # Errors
-    /// When the disk does not take it: the call must not go upstream.
-    pub fn reserved(&self, pending: &Arc<Pending>) -> io::Result<()> {
+    /// When the disk does not take it: the call must not go upstream, and the reservation is to be ended. So it is when
+    /// nobody waits for this any more.
+    pub async fn reserved(&self, pending: &Arc<Pending>) -> io::Result<()> {
+        let line = record::reserved(pending);
+        let since = Instant::now();
+        let position = {
+            let mut state = self.state();
+            let position = state.journal.gather(&line);
+            state.holds(pending, since);
+            position
+        };
+        rest_of_turn().await;
+        let mut state = self.state();
+        if state.journal.lines_written() < position { state.journal.flush() } else { Ok(()) }
+    }
+
+    /// As [`Self::reserved`], without sharing a write.
+    ///
+    /// # Errors
+    /// When the disk does not take it: nothing has changed.
+    pub fn reserved_now(&self, pending: &Arc<Pending>) -> io::Result<()> {
         let line = record::reserved(pending);
         let since = Instant::now();
         let mut state = self.state();
-        state.journal.append(&line, None)?;
-        let serial = state.journal.serial();
-        if pending.slice.is_none() {
-            state.asking.remove(&pending.lease);
-        }
-        state.open.insert(pending.lease.clone(), Open { serial, since, pending: Arc::clone(pending) });
+        state.journal.append(&line)?;
+        state.holds(pending, since);
         Ok(())
     }
 
@@ -161,7 +188,7 @@ impl Backlog {
     pub fn extended(&self, pending: &Arc<Pending>) -> io::Result<()> {
         let line = record::extended(&pending.lease, pending.amount);
         let mut state = self.state();
-        state.journal.append(&line, None)?;
+        state.journal.append(&line)?;
         if let Some(open) = state.open.get_mut(&pending.lease) {
             open.pending = Arc::clone(pending);
         }
@@ -172,15 +199,21 @@ impl Backlog {
     pub fn ended(&self, lease: &LeaseId) {
         let line = record::ended(lease);
         let mut state = self.state();
-        state.journal.append_or_keep(line, None);
         state.open.remove(lease);
         state.asking.remove(lease);
+        state.journal.gather(&line);
+        state.flush();
     }
 
     /// Numbers a command and sends it as soon as possible, and for as long as it takes.
     pub fn push(&self, op: Op, ends: Option<&LeaseId>) -> u64 {
         let body = record::op_body(&op, ends);
-        let number = self.state().push_body(op, &body, ends);
+        let number = {
+            let mut state = self.state();
+            let number = state.push_body(op, &body, ends);
+            state.flush();
+            number
+        };
         self.wake.notify_one();
         number
     }
@@ -217,12 +250,6 @@ impl Backlog {
         (state.journal.node().clone(), state.journal.base())
     }
 
-    /// The last command that stands in the journal; later ones wait for the disk.
-    #[must_use]
-    pub fn written(&self) -> u64 {
-        self.state().journal.written()
-    }
-
     /// What follows command `sent`, up to `until`, which is synced. Only what is synced may be sent: else the store
     /// could know a number that a loss of power takes from the journal, and take the next command of that number for a
     /// repetition.
@@ -250,7 +277,8 @@ impl Backlog {
         let mut state = self.state();
         if number > state.confirmed {
             state.confirmed = number;
-            state.journal.append_or_keep(record::acked(number), None);
+            // Written with what follows, or before the journal is synced next.
+            state.journal.gather(&record::acked(number));
         }
         // Read from the journal up to its end: from here on memory has it all again.
         if state.queue.is_empty() && number + 1 == state.next {
@@ -317,24 +345,22 @@ impl Backlog {
         self.state().journal.is_dirty()
     }
 
-    /// Syncs what was written. Blocks.
+    /// Writes what is gathered and syncs what was written. Gives the last command that is safe on the disk; later ones
+    /// wait for it. Blocks.
     ///
     /// # Errors
-    /// When the disk cannot.
-    pub fn sync(&self) -> io::Result<()> {
-        let files = {
+    /// When the disk cannot sync.
+    pub fn sync(&self) -> io::Result<u64> {
+        let (written, files) = {
             let mut state = self.state();
-            // Whatever waits is tried again at the next write, too.
-            if let Err(error) = state.journal.retry() {
-                tracing::debug!("the journal still cannot be written: {error}");
-            }
-            state.journal.unsynced()
+            state.flush();
+            (state.journal.written(), state.journal.unsynced())
         };
         let synced = journal::sync(&files);
         if synced.is_err() {
             self.state().journal.not_synced(files);
         }
-        synced
+        synced.map(|()| written)
     }
 
     /// Leases of the store that are held for calls since longer than `age`.
@@ -379,21 +405,21 @@ impl Backlog {
     }
 
     #[cfg(test)]
+    pub(super) fn writes(&self) -> u64 {
+        self.state().journal.writes
+    }
+
+    #[cfg(test)]
     pub(super) fn fill_disk(&self, full: bool) {
         self.state().journal.disk_full = full;
     }
 }
 
 impl State {
-    fn push(&mut self, op: Op, ends: Option<&LeaseId>) -> u64 {
-        let body = record::op_body(&op, ends);
-        self.push_body(op, &body, ends)
-    }
-
     fn push_body(&mut self, op: Op, body: &[u8], ends: Option<&LeaseId>) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.journal.append_or_keep(record::op(number, body), Some(number));
+        self.journal.gather_op(number, body);
         if let Some(lease) = ends {
             self.open.remove(lease);
             self.asking.remove(lease);
@@ -405,6 +431,22 @@ impl State {
         number
     }
 
+    /// A reservation is in the journal, or about to be.
+    fn holds(&mut self, pending: &Arc<Pending>, since: Instant) {
+        if pending.slice.is_none() {
+            self.asking.remove(&pending.lease);
+        }
+        let serial = self.journal.serial();
+        self.open.insert(pending.lease.clone(), Open { serial, since, pending: Arc::clone(pending) });
+    }
+
+    /// Writes what is gathered. What the disk does not take is tried again at the next write.
+    fn flush(&mut self) {
+        if let Err(error) = self.journal.flush() {
+            tracing::debug!("the journal cannot be written: {error}");
+        }
+    }
+
     fn rename_from(&mut self, first: u64) -> io::Result<()> {
         let (next, confirmed) = (self.journal.written() + 1, self.confirmed);
         self.journal.rename(fresh_node(), first - 1, next, confirmed)
@@ -413,15 +455,30 @@ impl State {
     /// Writes what is open in old segments into the current one.
     fn carry_over(&mut self, serials: &[u64]) -> io::Result<()> {
         for open in self.open.values_mut().filter(|open| serials.contains(&open.serial)) {
-            self.journal.append(&record::reserved(&open.pending), None)?;
+            self.journal.append(&record::reserved(&open.pending))?;
             open.serial = self.journal.serial();
         }
         for (lease, serial) in self.asking.iter_mut().filter(|(_, serial)| serials.contains(serial)) {
-            self.journal.append(&record::asking(lease), None)?;
+            self.journal.append(&record::asking(lease))?;
             *serial = self.journal.serial();
         }
         Ok(())
     }
+}
+
+/// Resolves once this thread's other tasks that can go on now have done so.
+async fn rest_of_turn() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if waited {
+            return Poll::Ready(());
+        }
+        waited = true;
+        // Not `yield_now`, which looks for new events first.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// What becomes of a reservation that nobody settled: its call may have been billed.

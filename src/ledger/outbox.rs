@@ -102,12 +102,11 @@ impl Outbox {
 
     async fn fetch(&mut self) -> io::Result<Vec<Op>> {
         // Asked first without syncing: mostly there is nothing.
-        if self.backlog.written() <= self.sent {
+        if self.backlog.last() <= self.sent {
             return Ok(Vec::new());
         }
         let backlog = Arc::clone(&self.backlog);
-        let until = backlog.written();
-        spawn_blocking(move || backlog.sync()).await.map_err(io::Error::other)??;
+        let until = spawn_blocking(move || backlog.sync()).await.map_err(io::Error::other)??;
         match self.backlog.next(self.sent, until) {
             Next::Ops(ops) => Ok(ops),
             Next::Replay { segments, until } => {

@@ -106,7 +106,7 @@ impl Reservation {
         let ask = self.ask(&larger);
         match ledger.own_lease(ask).await? {
             (Ok(balances), guard) => {
-                ledger.backlog.reserved(&larger).map_err(|error| Refused::disk(&error))?;
+                ledger.backlog.reserved_now(&larger).map_err(|error| Refused::disk(&error))?;
                 guard.keep();
                 let before = self.pending.replace(larger);
                 if let Source::Slice(slice) = std::mem::replace(&mut self.source, Source::Lease) {

@@ -16,7 +16,6 @@ use super::{Ask, Ledger, Refused, not_open};
 use crate::budget::command::{Balance, Charge, Denial, LeaseId, Op, Reserve, Reserved};
 use crate::budget::entry::Row;
 use crate::store::StoreError;
-use crate::types::money::NanoUsd;
 
 /// A lease that was asked for. Dropped, by an error or because the client went away, it is given up.
 pub(super) struct Asked<'a> {
@@ -41,6 +40,23 @@ impl Drop for Asked<'_> {
     }
 }
 
+/// A reservation whose call must not be sent yet. Dropped, it is given back.
+struct Unsent(Option<Reservation>);
+
+impl Unsent {
+    fn sent(mut self) -> Option<Reservation> {
+        self.0.take()
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if let Some(reservation) = self.0.take() {
+            reservation.void();
+        }
+    }
+}
+
 impl Ledger {
     /// Sets money aside. It is in the journal when this returns `Ok`: the call may be sent.
     ///
@@ -57,13 +73,13 @@ impl Ledger {
                 if let Some(wanted) = taken.wanted {
                     self.open_slice(wanted);
                 }
-                return self.reserve_from(taken.slice, taken.balances, ask);
+                return self.reserve_from(taken.slice, taken.balances, ask).await;
             }
         }
         self.reserve_in_store(ask).await
     }
 
-    fn reserve_from(
+    async fn reserve_from(
         self: &Arc<Self>,
         slice: Arc<Slice>,
         balances: Vec<Balance>,
@@ -71,11 +87,15 @@ impl Ledger {
     ) -> Result<Reservation, Refused> {
         let Ask { lease, amount, tokens, charges, soft, row, .. } = ask;
         let pending = Arc::new(Pending { lease, amount, tokens, charges, slice: Some(slice.lease.clone()), row });
-        if let Err(error) = self.backlog.reserved(&pending) {
-            self.leave(&slice, amount, NanoUsd::ZERO);
-            return Err(Refused::disk(&error));
-        }
-        Ok(Reservation::new(self, pending, Source::Slice(slice), balances, soft))
+        let reservation = Reservation::new(self, Arc::clone(&pending), Source::Slice(slice), balances, soft);
+        self.journaled(&pending, reservation).await
+    }
+
+    /// The reservation once it is in the journal; given back if it never is.
+    async fn journaled(&self, pending: &Arc<Pending>, reservation: Reservation) -> Result<Reservation, Refused> {
+        let unsent = Unsent(Some(reservation));
+        self.backlog.reserved(pending).await.map_err(|error| Refused::disk(&error))?;
+        unsent.sent().ok_or_else(not_open)
     }
 
     async fn reserve_in_store(self: &Arc<Self>, ask: Ask) -> Result<Reservation, Refused> {
@@ -100,13 +120,12 @@ impl Ledger {
                     None
                 };
                 let pending = Arc::new(Pending { lease, amount, tokens, charges, slice: None, row });
-                let journaled = self.backlog.reserved(&pending);
                 if let Some(wanted) = wanted {
                     self.open_slice(wanted);
                 }
-                journaled.map_err(|error| Refused::disk(&error))?;
                 asked.keep();
-                Ok(Reservation::new(self, pending, Source::Lease, balances, soft))
+                let reservation = Reservation::new(self, Arc::clone(&pending), Source::Lease, balances, soft);
+                self.journaled(&pending, reservation).await
             }
             Reserved::Denied(denial) => {
                 asked.keep();

@@ -17,6 +17,7 @@ use fake::{Client, Server};
 mod chaos;
 mod fake;
 mod slices;
+mod turns;
 
 /// A directory that goes away with the test.
 struct Directory(PathBuf);
@@ -315,7 +316,7 @@ async fn a_last_record_torn_at_any_byte_counts_as_not_written() {
         let lease = LeaseId::new(lease);
         Arc::new(Pending { lease, amount: NanoUsd(amount), tokens: 0, charges, slice: None, row })
     };
-    replica.ledger.backlog.reserved(&pending("a", 60)).unwrap();
+    replica.ledger.backlog.reserved_now(&pending("a", 60)).unwrap();
     let before = std::fs::metadata(&path).unwrap().len();
     let settle = Op::Spend {
         lease: Some(LeaseId::new("a")),

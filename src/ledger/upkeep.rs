@@ -87,7 +87,7 @@ pub async fn run(ledger: Arc<Ledger>, stop: impl Future<Output = ()> + Send) {
     }
     let backlog = Arc::clone(&ledger.backlog);
     match spawn_blocking(move || backlog.sync()).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::error!("the journal cannot be synced: {error}"),
         Err(error) => tracing::error!("the journal cannot be synced: {error}"),
     }
@@ -168,7 +168,7 @@ async fn sync(ledger: Arc<Ledger>) {
         }
         let backlog = Arc::clone(&ledger.backlog);
         match spawn_blocking(move || backlog.sync()).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => complaint.about("the journal cannot be synced", &error),
             Err(error) => complaint.about("the journal cannot be synced", &error),
         }

@@ -1,6 +1,6 @@
 //! The journal of one replica: an append-only file, written with `write(2)` before a call goes upstream and when it
-//! ends. `kill -9` loses nothing of it. It is synced in the background, so a loss of power takes at most the last
-//! 100 ms; nothing reaches the store before it is synced here.
+//! ends. Lines of one moment share a write, in their order. `kill -9` loses nothing of what is written. It is synced in
+//! the background, so a loss of power takes at most the last 100 ms; nothing reaches the store before it is synced here.
 //!
 //! `<directory>/journal-<slot>/<serial>.log`, in segments of about 16 MB. A slot belongs to the process that holds the
 //! lock on its `lock` file. What the lines mean is decided elsewhere (`backlog`).
@@ -23,6 +23,9 @@ use record::Header;
 
 const SEGMENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// Room that is kept for the lines of one write.
+const GATHERED_BYTES_KEPT: usize = 64 * 1024;
+
 /// Rows name keys, users and tags: for the owner only.
 const MODE: u32 = 0o600;
 
@@ -44,6 +47,14 @@ pub struct Segment {
     pub touched: SystemTime,
 }
 
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    lines: u64,
+    /// The last command among them.
+    last: Option<u64>,
+}
+
 /// Writes the journal. Holds the lock of its slot until it is dropped.
 #[derive(Debug)]
 pub struct Journal {
@@ -56,10 +67,14 @@ pub struct Journal {
     begun: SystemTime,
     /// Since the header.
     lines: u64,
+    /// Since it was opened.
+    lines_written: u64,
     /// The last one is written to.
     segments: VecDeque<Segment>,
-    /// Lines that the disk did not take, in order. While there are any, no money is set aside.
-    waiting: VecDeque<(Vec<u8>, Option<u64>)>,
+    /// Lines that are not written yet, in order.
+    gathered: Gathered,
+    /// The disk did not take the last write. While that is so, no money is set aside.
+    failing: bool,
     /// The last line ends in the middle.
     torn: bool,
     /// The last command that stands in the file.
@@ -68,6 +83,8 @@ pub struct Journal {
     unsynced: Vec<Arc<File>>,
     #[cfg(test)]
     pub(super) disk_full: bool,
+    #[cfg(test)]
+    pub(super) writes: u64,
 }
 
 impl Journal {
@@ -100,13 +117,17 @@ impl Journal {
             length: 0,
             begun: SystemTime::now(),
             lines: 0,
+            lines_written: 0,
             segments: found.segments.iter().cloned().collect(),
-            waiting: VecDeque::new(),
+            gathered: Gathered::default(),
+            failing: false,
             torn: false,
             written: found.next.saturating_sub(1),
             unsynced: slot.parent().map(File::open).transpose()?.map(Arc::new).into_iter().collect(),
             #[cfg(test)]
             disk_full: false,
+            #[cfg(test)]
+            writes: 0,
         };
         journal.begin_segment(found.next, found.acked)?;
         Ok(journal)
@@ -164,57 +185,73 @@ impl Journal {
     /// When it cannot be made; the old one goes on.
     pub fn rotate_if_old(&mut self, now: SystemTime, next: u64, acked: u64) -> io::Result<()> {
         let age = now.duration_since(self.begun).unwrap_or_default();
-        if age >= SEGMENT_AGE_MAX && self.lines > 0 && self.waiting.is_empty() {
+        if age >= SEGMENT_AGE_MAX && self.lines > 0 && self.flush().is_ok() {
             self.begin_segment(next, acked)?;
         }
         Ok(())
     }
 
-    /// Writes a line, a command's with its number.
+    /// Writes a line, after all that were gathered.
     ///
     /// # Errors
     /// When the disk does not take it; the line is not in the journal then.
-    pub fn append(&mut self, line: &[u8], number: Option<u64>) -> io::Result<()> {
-        self.retry()?;
-        self.write(line, number)
-    }
-
-    /// Writes a line now or, when the disk does not take it, later. True when it is written.
-    pub fn append_or_keep(&mut self, line: Vec<u8>, number: Option<u64>) -> bool {
-        let written = self.retry().and_then(|()| self.write(&line, number));
-        if let Err(error) = &written {
-            if self.waiting.is_empty() {
-                tracing::error!(
-                    "the journal in {} cannot be written ({error}); calls under a budget are refused until it can",
-                    self.directory.display()
-                );
-            }
-            self.waiting.push_back((line, number));
+    pub fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        let before = self.gathered.bytes.len();
+        self.gather(line);
+        let written = self.flush();
+        if written.is_err() {
+            self.gathered.bytes.truncate(before);
+            self.gathered.lines -= 1;
         }
-        written.is_ok()
+        written
     }
 
-    /// Writes what the disk did not take before.
+    /// Keeps a line for the next write. Its place among all lines.
+    pub fn gather(&mut self, line: &[u8]) -> u64 {
+        self.gathered.bytes.extend_from_slice(line);
+        self.gathered.lines += 1;
+        self.lines_written + self.gathered.lines
+    }
+
+    /// As [`Self::gather`], for a command.
+    pub fn gather_op(&mut self, number: u64, body: &[u8]) {
+        record::op(&mut self.gathered.bytes, number, body);
+        self.gathered.lines += 1;
+        self.gathered.last = Some(number);
+    }
+
+    /// The place of the last line that is written.
+    #[must_use]
+    pub const fn lines_written(&self) -> u64 {
+        self.lines_written
+    }
+
+    /// Writes what is gathered, all of it or nothing.
     ///
     /// # Errors
-    /// When it still does not.
-    pub fn retry(&mut self) -> io::Result<()> {
-        let had = !self.waiting.is_empty();
-        while let Some((line, number)) = self.waiting.pop_front() {
-            if let Err(error) = self.write(&line, number) {
-                self.waiting.push_front((line, number));
-                return Err(error);
-            }
+    /// When the disk does not take it; it stays gathered.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.bytes.is_empty() {
+            return Ok(());
         }
-        if had {
+        let written = self.write();
+        if let Err(error) = &written
+            && !self.failing
+        {
+            tracing::error!(
+                "the journal in {} cannot be written ({error}); calls under a budget are refused until it can",
+                self.directory.display()
+            );
+        } else if written.is_ok() && self.failing {
             tracing::info!("the journal in {} can be written again", self.directory.display());
         }
-        Ok(())
+        self.failing = written.is_err();
+        written
     }
 
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        !self.unsynced.is_empty() || !self.waiting.is_empty()
+        !self.unsynced.is_empty() || !self.gathered.bytes.is_empty()
     }
 
     /// Files to sync, outside of any lock.
@@ -251,7 +288,7 @@ impl Journal {
         }
     }
 
-    fn write(&mut self, line: &[u8], number: Option<u64>) -> io::Result<()> {
+    fn write(&mut self) -> io::Result<()> {
         if self.length >= SEGMENT_BYTES_MAX {
             let next = self.written + 1;
             if let Err(error) = self.begin_segment(next, 0) {
@@ -267,21 +304,31 @@ impl Journal {
             self.length += 1;
             self.torn = false;
         }
-        if let Err(error) = (&*self.file).write_all(line) {
-            // Part of it may stand there. Cut it off, or else end that line before the next begins.
+        if let Err(error) = (&*self.file).write_all(&self.gathered.bytes) {
+            // Part of it may stand there. Cut it off, or else end its last line before the next begins; what stood
+            // there whole is then read twice, which changes nothing.
             self.torn = self.file.set_len(self.length).is_err();
             return Err(error);
         }
-        self.length += line.len() as u64;
-        self.lines += 1;
-        if self.unsynced.is_empty() || self.unsynced.last().is_some_and(|last| !Arc::ptr_eq(last, &self.file)) {
-            self.unsynced.push(Arc::clone(&self.file));
+        #[cfg(test)]
+        {
+            self.writes += 1;
         }
-        if let Some(number) = number {
+        let Gathered { bytes, lines, last } = &mut self.gathered;
+        self.length += bytes.len() as u64;
+        self.lines += *lines;
+        self.lines_written += *lines;
+        if let Some(number) = last.take() {
             self.written = number;
             if let Some(segment) = self.segments.back_mut() {
                 segment.last = number;
             }
+        }
+        bytes.clear();
+        bytes.shrink_to(GATHERED_BYTES_KEPT);
+        *lines = 0;
+        if self.unsynced.is_empty() || self.unsynced.last().is_some_and(|last| !Arc::ptr_eq(last, &self.file)) {
+            self.unsynced.push(Arc::clone(&self.file));
         }
         Ok(())
     }
@@ -310,6 +357,13 @@ impl Journal {
         self.unsynced.push(Arc::new(File::open(&self.directory)?));
         (self.length, self.begun, self.lines, self.torn) = (header.len() as u64, now, 0, false);
         Ok(())
+    }
+}
+
+impl Drop for Journal {
+    /// What nobody has written since. Should the disk not take it, calls are charged in full at the next start.
+    fn drop(&mut self) {
+        drop(self.flush());
     }
 }
 

@@ -214,7 +214,7 @@ mod tests {
                 record::Header { node: NodeId::new("node"), base: 0, next: first, acked: first.saturating_sub(3) };
             let mut bytes = record::segment(&header);
             for number in first..first + 10 {
-                bytes.extend(record::op(number, &record::op_body(&close(number), None)));
+                record::op(&mut bytes, number, &record::op_body(&close(number), None));
             }
             fs::write(path, bytes).unwrap();
         };

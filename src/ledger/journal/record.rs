@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::budget::command::{Charge, LeaseId, NodeId, Op};
-use crate::budget::entry::Row;
+use crate::budget::entry::{ROW_BYTES, Row};
+use crate::types::json::{self, Object};
 use crate::types::money::NanoUsd;
 
 /// Money that was set aside for one upstream attempt, and all that is needed to charge it should nobody settle it.
@@ -74,17 +75,9 @@ pub enum Record {
 enum Line<'a> {
     Segment(&'a Header),
     Asking { lease: &'a LeaseId },
-    Reserved(&'a Pending),
     Extended { lease: &'a LeaseId, amount: NanoUsd },
     Ended { lease: &'a LeaseId },
     Acked { number: u64 },
-}
-
-#[derive(Serialize)]
-struct OpBody<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ends: Option<&'a LeaseId>,
-    op: &'a Op,
 }
 
 /// Bytes before the JSON.
@@ -102,7 +95,20 @@ pub fn asking(lease: &LeaseId) -> Vec<u8> {
 
 #[must_use]
 pub fn reserved(pending: &Pending) -> Vec<u8> {
-    line(&Line::Reserved(pending))
+    let Pending { lease, amount, tokens, charges, slice, row } = pending;
+    let mut line = Vec::with_capacity(ROW_BYTES);
+    let begun = begin(&mut line);
+    let mut object = Object::begin(&mut line);
+    object.text("is", "reserved");
+    object.text("lease", lease.as_str());
+    object.number("amount", amount.0);
+    object.number("tokens", *tokens);
+    object.array("charges", charges, |out, charge| charge.write_json(out));
+    object.optional_text("slice", slice.as_ref().map(LeaseId::as_str));
+    row.write_json(object.field("row"));
+    object.end();
+    seal(&mut line, begun);
+    line
 }
 
 #[must_use]
@@ -120,24 +126,29 @@ pub fn acked(number: u64) -> Vec<u8> {
     line(&Line::Acked { number })
 }
 
-/// The JSON of a command without its number, which is known only once the journal is locked.
+/// The fields of a command's line after its number, which is known only once the journal is locked.
 #[must_use]
 pub fn op_body(op: &Op, ends: Option<&LeaseId>) -> Vec<u8> {
-    let mut body = Vec::with_capacity(512);
-    write_json(&mut body, &OpBody { ends, op });
+    let mut body = Vec::with_capacity(ROW_BYTES);
+    body.push(b',');
+    if let Some(lease) = ends {
+        body.extend_from_slice(b"\"ends\":");
+        json::text(&mut body, lease.as_str());
+        body.push(b',');
+    }
+    body.extend_from_slice(b"\"op\":");
+    written(op.write_json(&mut body));
+    body.push(b'}');
     body
 }
 
-/// A command's line, of [`op_body`] and its number.
-#[must_use]
-pub fn op(number: u64, body: &[u8]) -> Vec<u8> {
-    let mut line = Vec::with_capacity(body.len() + 64);
-    line.resize(PREFIX, b' ');
-    line.extend_from_slice(br#"{"is":"op","number":"#);
-    line.extend_from_slice(number.to_string().as_bytes());
-    line.push(b',');
-    line.extend_from_slice(body.strip_prefix(b"{").unwrap_or(body));
-    seal(line)
+/// Appends a command's line, of its number and [`op_body`].
+pub fn op(into: &mut Vec<u8>, number: u64, body: &[u8]) {
+    let begun = begin(into);
+    into.extend_from_slice(br#"{"is":"op","number":"#);
+    json::number(into, number);
+    into.extend_from_slice(body);
+    seal(into, begun);
 }
 
 /// Reads a line without its line feed; `None` when it is torn or damaged.
@@ -152,32 +163,46 @@ pub fn read(line: &[u8]) -> Option<Record> {
 }
 
 fn line(record: &Line<'_>) -> Vec<u8> {
-    let mut line = Vec::with_capacity(512);
-    line.resize(PREFIX, b' ');
-    write_json(&mut line, record);
-    seal(line)
+    let mut line = Vec::with_capacity(256);
+    let begun = begin(&mut line);
+    written(serde_json::to_writer(&mut line, record));
+    seal(&mut line, begun);
+    line
 }
 
 /// Serializing types with string keys into memory cannot fail; if it did, the line would be read as damaged.
-fn write_json(into: &mut Vec<u8>, value: &impl Serialize) {
-    if let Err(error) = serde_json::to_writer(into, value) {
+fn written(result: serde_json::Result<()>) {
+    if let Err(error) = result {
         tracing::error!("a journal record cannot be written as JSON: {error}");
     }
 }
 
-fn seal(mut line: Vec<u8>) -> Vec<u8> {
-    let sum = crc32fast::hash(line.get(PREFIX..).unwrap_or_default());
-    let sum = format!("{sum:08x}");
-    for (place, digit) in line.iter_mut().zip(sum.bytes()) {
+/// Leaves room for the checksum of a line; where the line begins.
+fn begin(into: &mut Vec<u8>) -> usize {
+    into.extend_from_slice(b"         ");
+    into.len() - PREFIX
+}
+
+fn seal(into: &mut Vec<u8>, begun: usize) {
+    let sum = crc32fast::hash(into.get(begun + PREFIX..).unwrap_or_default());
+    let digits = (0..8).rev().map(|place| b"0123456789abcdef"[((sum >> (4 * place)) & 15) as usize]);
+    for (place, digit) in into.iter_mut().skip(begun).zip(digits) {
         *place = digit;
     }
-    line.push(b'\n');
-    line
+    into.push(b'\n');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::command::{AccountId, Scope};
+
+    /// As a line of its own.
+    fn op(number: u64, body: &[u8]) -> Vec<u8> {
+        let mut line = Vec::new();
+        super::op(&mut line, number, body);
+        line
+    }
 
     fn line_feed(line: &[u8]) -> Option<usize> {
         line.iter().position(|byte| *byte == b'\n')
@@ -215,6 +240,50 @@ mod tests {
             assert_eq!(line_feed(&line), Some(line.len() - 1));
             assert_eq!(read(line.strip_suffix(b"\n").unwrap()), Some(record));
         }
+    }
+
+    #[test]
+    fn lines_of_earlier_versions_are_read() {
+        let json = concat!(
+            r#"{"is":"op","number":7,"ends":"call.0","op":{"op":"spend","lease":"call.0","close":true,"cost":6,"#,
+            r#""tokens":3,"charges":[{"account":"key/k/total","scope":"key","limit":9}],"row":{"request_id":"call","#,
+            r#""attempt":1,"key_id":"k","tags":["a"],"status":200}}}"#
+        );
+        let row = Row {
+            request_id: "call".to_owned(),
+            attempt: 1,
+            key_id: "k".to_owned(),
+            tags: vec!["a".to_owned()],
+            status: 200,
+            ..Row::default()
+        };
+        let account = AccountId::new("key/k/total");
+        let charges = vec![Charge { account, scope: Scope::Key, limit: Some(NanoUsd(9)), forget_at_ms: None }];
+        let lease = LeaseId::new("call.0");
+        let spend = Op::Spend {
+            lease: Some(lease.clone()),
+            close: true,
+            cost: NanoUsd(6),
+            tokens: 3,
+            charges: charges.clone(),
+            row: row.clone(),
+        };
+        let line = format!("{:08x} {json}", crc32fast::hash(json.as_bytes()));
+        let record = Record::Op { number: 7, ends: Some(lease.clone()), op: spend.clone() };
+        assert_eq!(read(line.as_bytes()), Some(record));
+        // And they are written as they were.
+        assert_eq!(op(7, &op_body(&spend, Some(&lease))), format!("{line}\n").into_bytes());
+
+        let json = concat!(
+            r#"{"is":"reserved","lease":"call.0","amount":9,"tokens":3,"charges":[{"account":"key/k/total","#,
+            r#""scope":"key","limit":9}],"slice":"slice.1","row":{"request_id":"call","attempt":1,"key_id":"k","#,
+            r#""tags":["a"],"status":200}}"#
+        );
+        let slice = Some(LeaseId::new("slice.1"));
+        let pending = Pending { lease, amount: NanoUsd(9), tokens: 3, charges, slice, row };
+        let line = format!("{:08x} {json}", crc32fast::hash(json.as_bytes()));
+        assert_eq!(read(line.as_bytes()), Some(Record::Reserved(pending.clone())));
+        assert_eq!(reserved(&pending), format!("{line}\n").into_bytes());
     }
 
     #[test]
