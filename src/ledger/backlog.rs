@@ -26,9 +26,6 @@ use crate::budget::command::{LeaseId, NodeId, Op};
 /// Commands held in memory; what is beyond is read from the journal again.
 const QUEUE_MAX: usize = if cfg!(test) { 64 } else { 50_000 };
 
-/// Commands sent to the store at once.
-pub const BATCH_MAX: usize = if cfg!(test) { 16 } else { 100 };
-
 #[derive(Debug)]
 struct Open {
     /// The segment that tells of it.
@@ -250,11 +247,11 @@ impl Backlog {
         (state.journal.node().clone(), state.journal.base())
     }
 
-    /// What follows command `sent`, up to `until`, which is synced. Only what is synced may be sent: else the store
+    /// What follows command `sent`, up to `until`, which is synced, and not more than `most`. Only what is synced may be sent: else the store
     /// could know a number that a loss of power takes from the journal, and take the next command of that number for a
     /// repetition.
     #[must_use]
-    pub fn next(&self, sent: u64, until: u64) -> Next {
+    pub fn next(&self, sent: u64, until: u64, most: usize) -> Next {
         let mut state = self.state();
         let from = sent + 1;
         if from > until {
@@ -268,7 +265,7 @@ impl Backlog {
             let until = if state.queue.is_empty() { until } else { until.min(queued_from - 1) };
             return Next::Replay { segments: state.journal.segments(), until };
         }
-        let most = usize::try_from(until - sent).unwrap_or(BATCH_MAX).min(BATCH_MAX).min(state.queue.len());
+        let most = usize::try_from(until - sent).unwrap_or(most).min(most).min(state.queue.len());
         Next::Ops(state.queue.drain(..most).collect())
     }
 

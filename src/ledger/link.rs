@@ -9,6 +9,17 @@ use crate::store::{LedgerStore, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::types::money::NanoUsd;
 
+/// Commands sent to a store that serves others too.
+const BATCH_MAX: usize = if cfg!(test) { 16 } else { 100 };
+
+/// Commands given to the store of this process.
+const LOCAL_BATCH_MAX: usize = if cfg!(test) { 24 } else { 1000 };
+
+/// Where many calls end, their commands are gathered this long, unless somebody waits for one: a batch costs a round
+/// trip, or two syncs of the disk and what a transaction writes beside, however large it is.
+const GATHER: Duration = Duration::from_millis(20);
+const LOCAL_GATHER: Duration = Duration::from_millis(100);
+
 /// A batch takes the store longer than a single command.
 const BATCH_TIMEOUT_FACTOR: u32 = 2;
 
@@ -43,6 +54,18 @@ impl Link {
     #[must_use]
     pub const fn is_local(&self) -> bool {
         self.local
+    }
+
+    /// Commands sent at once.
+    #[must_use]
+    pub const fn batch_max(&self) -> usize {
+        if self.local { LOCAL_BATCH_MAX } else { BATCH_MAX }
+    }
+
+    /// How long commands are gathered for the next batch where there are many.
+    #[must_use]
+    pub const fn gather(&self) -> Duration {
+        if self.local { LOCAL_GATHER } else { GATHER }
     }
 
     #[must_use]

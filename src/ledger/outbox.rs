@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::backlog::{BATCH_MAX, Backlog, Next};
+use super::backlog::{Backlog, Next};
 use super::journal::read::Replay;
 use super::link::Link;
 use crate::budget::command::Op;
@@ -107,12 +107,13 @@ impl Outbox {
         }
         let backlog = Arc::clone(&self.backlog);
         let until = spawn_blocking(move || backlog.sync()).await.map_err(io::Error::other)??;
-        match self.backlog.next(self.sent, until) {
+        let most = self.link.batch_max();
+        match self.backlog.next(self.sent, until, most) {
             Next::Ops(ops) => Ok(ops),
             Next::Replay { segments, until } => {
                 let (mut replay, from) = (std::mem::take(&mut self.replay), self.sent + 1);
                 let read = spawn_blocking(move || {
-                    let ops = replay.read(&segments, from, until, BATCH_MAX);
+                    let ops = replay.read(&segments, from, until, most);
                     (replay, ops)
                 });
                 let (replay, ops) = read.await.map_err(io::Error::other)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backlog::{BATCH_MAX, Backlog};
+use super::backlog::Backlog;
 use super::outbox::{Outbox, Step};
 use super::reserve::usable_until;
 use super::soft::{MARK, SoftBudget, id_of};
@@ -21,9 +21,7 @@ use crate::store::StoreError;
 
 /// With nothing to send, the store is asked this often whether it is there and has everything.
 const PROBE_INTERVAL: Duration = Duration::from_millis(300);
-/// Where many calls end, their commands are gathered this long, unless somebody waits for one: a batch costs two syncs
-/// of the disk, or a round trip, however large it is. Where few do, each is sent at once.
-const GATHER: Duration = Duration::from_millis(20);
+/// From so many commands on the next are gathered; fewer are sent at once.
 const GATHER_FROM: u64 = 4;
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -111,7 +109,7 @@ async fn send(ledger: Arc<Ledger>, outbox: Arc<tokio::sync::Mutex<Outbox>>, adop
     let mut probe = false;
     loop {
         let failed_before = complaint.goes_on;
-        let many = (GATHER_FROM..BATCH_MAX as u64).contains(&ledger.backlog());
+        let many = (GATHER_FROM..ledger.link.batch_max() as u64).contains(&ledger.backlog());
         let step = outbox.step(probe).await;
         ledger.link.metrics.journal_backlog(ledger.backlog());
         match step {
@@ -127,7 +125,7 @@ async fn send(ledger: Arc<Ledger>, outbox: Arc<tokio::sync::Mutex<Outbox>>, adop
                 }
                 if step == Step::Sent && many {
                     // Out of time or in a hurry: go on in either case.
-                    drop(timeout(GATHER, ledger.backlog.hurry.notified()).await);
+                    drop(timeout(ledger.link.gather(), ledger.backlog.hurry.notified()).await);
                 }
                 if step == Step::Idle {
                     probe = timeout(PROBE_INTERVAL, ledger.backlog.wake.notified()).await.is_err();
@@ -207,7 +205,7 @@ async fn touch(ledger: &Ledger) -> Result<(), StoreError> {
     leases.extend(slices.iter().map(|slice| slice.lease.clone()));
     let until = usable_until(ttl);
     let mut lost: Vec<LeaseId> = Vec::new();
-    for some in leases.chunks(BATCH_MAX) {
+    for some in leases.chunks(ledger.link.batch_max()) {
         lost.extend(ledger.link.touch(some, ttl).await?);
     }
     // Not those that ended while they were being touched.

@@ -21,6 +21,8 @@ use crate::store::{Change, CommitError, Kind, StoreError};
 
 /// Work of one transaction.
 const GROUP_MAX: usize = 256;
+/// Commands applied before requests may use the books again.
+const APPLIED_AT_ONCE: usize = 32;
 /// Entries deleted in one transaction, so that forgetting a month of them lets others in between.
 const FORGOTTEN_AT_ONCE: usize = 5_000;
 
@@ -145,7 +147,7 @@ impl Transaction<'_> {
     fn carry_out(&mut self, work: Work, unfinished: &mut VecDeque<Work>) -> Result<(), StoreError> {
         match work {
             Work::Apply { node, first, ops, answer } => {
-                let applied = self.shared.with_books(|books, now_ms| books.apply(now_ms, &node, first, &ops));
+                let applied = self.apply(&node, first, &ops);
                 self.finish.push(Box::new(move |result| tell(answer, result.map(|()| applied))));
             }
             Work::Claim { account, mark, answer } => {
@@ -182,6 +184,17 @@ impl Transaction<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Applies commands a few at a time, so that no request waits for all of them.
+    fn apply(&self, node: &NodeId, first: u64, ops: &[Op]) -> Applied {
+        let some = |first, ops: &[Op]| self.shared.with_books(|books, now_ms| books.apply(now_ms, node, first, ops));
+        let mut parts = ops.chunks(APPLIED_AT_ONCE);
+        let mut applied = some(first, parts.next().unwrap_or_default());
+        for (index, part) in (1_u64..).zip(parts) {
+            applied = some(first + index * APPLIED_AT_ONCE as u64, part);
+        }
+        applied
     }
 
     fn begun(&mut self) -> Result<&WriteTransaction, StoreError> {
