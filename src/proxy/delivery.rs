@@ -5,17 +5,21 @@
 //! used up, and reads an answer to its end when the client went away or takes too little, because its last bytes say what
 //! it cost. What goes out of an event stream, and how it ends, is decided in `event_stream.rs`.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{Error, ErrorType, Result};
 
+use super::alarm::{Alarm, Ring};
 use super::event_stream::{Ended, EventStream};
 use super::pace::Pace;
 use super::shared::{
-    BROKE_FIRST, BUDGET_SPENT, DAMAGED, Flaw, STOPPING, Shared, TOTAL_TIMEOUT, UPSTREAM_SILENT, is_overdue,
+    BROKE_FIRST, BUDGET_SPENT, DAMAGED, Flaw, STOPPING, Shared, Silence, TOTAL_TIMEOUT, UPSTREAM_SILENT, is_overdue,
 };
 
 /// Larger answers leave at once, without the headers that depend on their body.
@@ -29,6 +33,9 @@ pub(super) struct Delivery {
     held: Option<Held>,
     /// A stream that has no content yet.
     opening: Vec<HttpTask>,
+    alarm: Alarm,
+    /// How long the attempt's upstream may take.
+    silence: Option<Silence>,
     quiet_until: Option<Instant>,
     /// By when a stream must have content.
     content_until: Option<Instant>,
@@ -79,6 +86,12 @@ pub(super) enum Heard {
     Left,
 }
 
+/// What ends a wait.
+enum Event {
+    Heard(Result<Option<Bytes>>),
+    Rang(Ring),
+}
+
 impl Delivery {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let pace = Pace::new(shared.client_rate_min());
@@ -86,6 +99,8 @@ impl Delivery {
             shared,
             held: None,
             opening: Vec::new(),
+            alarm: Alarm::default(),
+            silence: None,
             quiet_until: None,
             content_until: None,
             total_until: None,
@@ -105,19 +120,22 @@ impl Delivery {
         self.opening.clear();
         self.events = None;
         (self.started, self.over) = (false, false);
-        let (now, silence) = (Instant::now(), self.shared.silence());
-        self.content_until = silence.map(|silence| now + silence.first_byte);
+        let now = Instant::now();
+        self.silence = self.shared.silence();
+        self.content_until = self.silence.map(|silence| now + silence.first_byte);
         // It is the request's, whichever attempt completes the answer.
-        self.total_until = silence.and_then(|silence| silence.total).map(|total| self.began + total);
-        self.heard();
+        self.total_until = self.silence.and_then(|silence| silence.total).map(|total| self.began + total);
+        self.heard_at(now);
     }
 
     /// Starts the clock of the upstream's next silence.
     pub(super) fn heard(&mut self) {
-        self.quiet_until = self
-            .shared
-            .silence()
-            .map(|silence| Instant::now() + if self.started { silence.idle } else { silence.first_byte });
+        self.heard_at(Instant::now());
+    }
+
+    fn heard_at(&mut self, now: Instant) {
+        self.quiet_until =
+            self.silence.map(|silence| now + if self.started { silence.idle } else { silence.first_byte });
         if self.shared.awaits_content() {
             self.quiet_until = earlier(self.quiet_until, self.content_until);
         }
@@ -144,35 +162,28 @@ impl Delivery {
     /// [`UPSTREAM_SILENT`], [`TOTAL_TIMEOUT`]; [`STOPPING`]; that the client went away and nobody has to know the
     /// answer's end; that this took too long.
     pub(super) async fn wait(&mut self, client: &mut ServerSession, expected: Expected) -> Result<Heard> {
-        let shared = Arc::clone(&self.shared);
-        tokio::select! {
-            heard = self.wait_on(client, expected) => heard,
-            () = shared.stop.now() => Error::e_explain(STOPPING, "the process ends"),
-        }
-    }
-
-    /// As [`Self::wait`], however long the process lives.
-    async fn wait_on(&mut self, client: &mut ServerSession, expected: Expected) -> Result<Heard> {
-        if let Some(deserted) = &self.deserted {
+        let deadline = earlier(self.quiet_until, self.total_until);
+        let event = if let Some(deserted) = &self.deserted {
             // Nobody waits any more, but the bill is still to come.
-            let deadline = self.quiet_until.map_or(deserted.until, |quiet_until| quiet_until.min(deserted.until));
-            tokio::time::sleep_until(deadline.into()).await;
-            return Err(gone("the client went away and the answer took too long to end"));
-        }
-        let heard = match earlier(self.quiet_until, self.total_until) {
-            None => listen(client, expected).await,
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                match pingora_timeout::timeout(left, listen(client, expected)).await {
-                    Ok(heard) => heard,
-                    Err(_elapsed) => return Err(self.overdue(self.total_until == Some(deadline))),
-                }
-            }
+            let deadline = earlier(self.quiet_until, Some(deserted.until));
+            Event::Rang(poll_fn(|cx| self.alarm.poll_ring(cx, &self.shared.stop, deadline)).await)
+        } else {
+            let mut listening = pin!(listen(client, expected));
+            poll_fn(|cx| match listening.as_mut().poll(cx) {
+                Poll::Ready(heard) => Poll::Ready(Event::Heard(heard)),
+                Poll::Pending => self.alarm.poll_ring(cx, &self.shared.stop, deadline).map(Event::Rang),
+            })
+            .await
         };
-        match heard {
-            Ok(body) => Ok(Heard::Body(body)),
-            Err(_) if self.desert(client) => Ok(Heard::Left),
-            Err(error) => Err(error),
+        match event {
+            Event::Heard(Ok(body)) => Ok(Heard::Body(body)),
+            Event::Heard(Err(_)) if self.desert(client) => Ok(Heard::Left),
+            Event::Heard(Err(error)) => Err(error),
+            Event::Rang(Ring::Stopping) => Error::e_explain(STOPPING, "the process ends"),
+            Event::Rang(Ring::Overdue) if self.deserted() => {
+                Err(gone("the client went away and the answer took too long to end"))
+            }
+            Event::Rang(Ring::Overdue) => Err(self.overdue(self.total_until == deadline)),
         }
     }
 
@@ -215,8 +226,9 @@ impl Delivery {
             return Err(gone("the client took too long for the end of its answer"));
         }
         self.started = true;
-        self.heard();
-        if let Some(error) = self.too_late(&tasks) {
+        let now = Instant::now();
+        self.heard_at(now);
+        if let Some(error) = self.too_late(&tasks, now) {
             self.break_off(client, &error).await?;
             return self.let_go(error);
         }
@@ -272,8 +284,8 @@ impl Delivery {
     }
 
     /// Whether time is up although bytes come: it would never be, between two of them.
-    fn too_late(&self, tasks: &[HttpTask]) -> Option<Box<Error>> {
-        let past = |until: Option<Instant>| until.is_some_and(|until| until <= Instant::now());
+    fn too_late(&self, tasks: &[HttpTask], now: Instant) -> Option<Box<Error>> {
+        let past = |until: Option<Instant>| until.is_some_and(|until| until <= now);
         if self.deserted() || tasks.iter().any(HttpTask::is_end) {
             return None;
         }
@@ -323,7 +335,8 @@ impl Delivery {
         let Some(events) = &mut self.events else {
             return tasks;
         };
-        if self.shared.ended_badly() == Some(Flaw::Short) {
+        // Which shows at the end.
+        if tasks.iter().any(HttpTask::is_end) && self.shared.ended_badly() == Some(Flaw::Short) {
             events.falls_short();
         }
         let tasks = events.pass(tasks);
@@ -372,10 +385,18 @@ impl Delivery {
             return client.response_duplex_vec(tasks).await;
         };
         let bytes = tasks.iter().map(body_bytes).sum();
-        let began = Instant::now();
-        let written = pingora_timeout::timeout(pace.patience(bytes), client.response_duplex_vec(tasks)).await;
-        let ended = written.unwrap_or_else(|_elapsed| Err(gone(TOO_SLOW)))?;
-        if ended || pace.took(bytes, began.elapsed()) { Ok(ended) } else { Err(gone(TOO_SLOW)) }
+        let mut writing = pin!(client.response_duplex_vec(tasks));
+        // As a rule there is room for it in the socket, and nothing waits for the client.
+        let (written, waited) = match futures::poll!(writing.as_mut()) {
+            Poll::Ready(written) => (written, Duration::ZERO),
+            Poll::Pending => {
+                let began = Instant::now();
+                let written = pingora_timeout::timeout(pace.patience(bytes), writing).await;
+                (written.unwrap_or_else(|_elapsed| Err(gone(TOO_SLOW))), began.elapsed())
+            }
+        };
+        let ended = written?;
+        if ended || pace.took(bytes, waited) { Ok(ended) } else { Err(gone(TOO_SLOW)) }
     }
 
     /// Keeps `tasks` back while the answer may still gain a header. Gives them all when the answer is complete or has

@@ -2,6 +2,7 @@
 //! the same name; read the trait implementation from top to bottom and you have read the life of a request.
 
 mod admit;
+mod alarm;
 mod bidirectional;
 mod body;
 mod booking;

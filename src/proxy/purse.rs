@@ -4,7 +4,7 @@
 //! The stages and the replaying session share it, because only the session can wait for more money while the answer
 //! waits to go out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::budget::command::Denial;
@@ -15,6 +15,8 @@ use crate::types::money::NanoUsd;
 #[derive(Debug, Default)]
 pub(super) struct Purse {
     held: Mutex<Held>,
+    /// Whether the reservation has to grow with the answer.
+    grows: AtomicBool,
     /// What the answer costs at most as far as it has come, in nano-dollars.
     needed: AtomicU64,
 }
@@ -31,6 +33,7 @@ struct Held {
 impl Purse {
     pub(super) fn fill(&self, reservation: Reservation, ahead: Option<NanoUsd>) {
         self.needed.store(0, Ordering::Relaxed);
+        self.grows.store(ahead.is_some(), Ordering::Relaxed);
         *self.lock() = Held { reservation: Some(reservation), ahead, exhausted: false };
     }
 
@@ -46,7 +49,7 @@ impl Purse {
 
     /// Whether the reservation has to grow with the answer.
     pub(super) fn grows(&self) -> bool {
-        self.lock().ahead.is_some()
+        self.grows.load(Ordering::Relaxed)
     }
 
     /// Notes what the answer costs at most as far as it has come.
@@ -56,6 +59,9 @@ impl Purse {
 
     /// Sets more aside before the answer has used up what there is. False when the answer has outgrown it.
     pub(super) async fn suffices(&self) -> bool {
+        if !self.grows() {
+            return true;
+        }
         let needed = NanoUsd(self.needed.load(Ordering::Relaxed));
         let (mut reservation, ahead) = {
             let mut held = self.lock();

@@ -3,6 +3,8 @@
 //! It decides nothing: `app::lifecycle` says when, the stages that wait for somebody listen, and tell their client in the
 //! form its operation models.
 
+use std::pin::Pin;
+
 use tokio::sync::watch;
 
 /// Heard by every request.
@@ -18,10 +20,21 @@ impl Stop {
 
     /// Resolves when the time has come. May be dropped at any time.
     pub(super) async fn now(&self) {
-        let mut receiver = self.0.clone();
-        if receiver.wait_for(|now| *now).await.is_err() {
-            // Nobody is left to say so.
-            std::future::pending::<()>().await;
-        }
+        wait(self.0.clone()).await;
+    }
+
+    /// As [`Self::now`], to be kept for many waits: listening anew for each would cost more than most of them.
+    pub(super) fn to_come(&self) -> ToCome {
+        Box::pin(wait(self.0.clone()))
+    }
+}
+
+/// The moment, as long as it has not come.
+pub(super) type ToCome = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+async fn wait(mut receiver: watch::Receiver<bool>) {
+    if receiver.wait_for(|now| *now).await.is_err() {
+        // Nobody is left to say so.
+        std::future::pending::<()>().await;
     }
 }
