@@ -339,7 +339,7 @@ impl Delivery {
         if tasks.iter().any(HttpTask::is_end) && self.shared.ended_badly() == Some(Flaw::Short) {
             events.falls_short();
         }
-        let tasks = events.pass(tasks);
+        let tasks = events.pass(tasks, self.shared.whole_bytes());
         if let Some(ended) = events.ended() {
             self.shared.set_ended(ended);
             if ended == Ended::Broken {

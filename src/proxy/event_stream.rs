@@ -75,8 +75,12 @@ impl EventStream {
         self.cutter.is_damaged()
     }
 
-    /// What of `tasks` may go to the client now; possibly nothing.
-    pub(super) fn pass(&mut self, tasks: Vec<HttpTask>) -> Vec<HttpTask> {
+    /// What of `tasks` may go to the client now; possibly nothing. The first `whole_bytes` of the stream have been found to
+    /// be whole frames.
+    pub(super) fn pass(&mut self, tasks: Vec<HttpTask>, whole_bytes: u64) -> Vec<HttpTask> {
+        if bytes_alone(&tasks).is_some_and(|bytes| self.cutter.skip(bytes, whole_bytes)) {
+            return tasks;
+        }
         let mut passing = Vec::with_capacity(tasks.len() + 1);
         for task in tasks {
             match task {
@@ -138,6 +142,14 @@ impl EventStream {
     }
 }
 
+/// How many bytes `tasks` are, where they are nothing else.
+fn bytes_alone(tasks: &[HttpTask]) -> Option<u64> {
+    tasks.iter().try_fold(0, |sum, task| match task {
+        HttpTask::Body(Some(bytes), false) if !bytes.is_empty() => Some(sum + bytes.len() as u64),
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use pingora_core::{Error, ErrorType};
@@ -194,10 +206,25 @@ mod tests {
             vec![body(&event, false), HttpTask::Trailer(None)],
         ] {
             let mut stream = stream();
-            let passed = stream.pass(tasks);
+            let passed = stream.pass(tasks, 0);
             assert_eq!(sent(&passed), (event.clone(), 1, Vec::new()), "{passed:?}");
             assert_eq!(stream.ended(), None);
         }
+    }
+
+    #[test]
+    fn frames_that_were_checked_before_pass_as_they_are() {
+        let event = event();
+        let bytes = event.len() as u64;
+        let mut stream = stream();
+        for before in 0..3 {
+            let passed = stream.pass(vec![body(&event, false)], (before + 1) * bytes);
+            assert_eq!(sent(&passed), (event.clone(), 0, Vec::new()));
+        }
+        // The end of a frame is not known to be one, and with the end of the stream it is looked at.
+        assert!(stream.pass(vec![body(&event[..9], false)], 3 * bytes).is_empty());
+        let passed = stream.pass(vec![body(&event[9..], true)], 4 * bytes);
+        assert_eq!(sent(&passed), (event, 1, Vec::new()));
     }
 
     #[test]
@@ -215,7 +242,7 @@ mod tests {
             for tasks in ends {
                 let breaks = at > 0 || tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
                 let mut stream = stream();
-                let passed = stream.pass(tasks);
+                let passed = stream.pass(tasks, 0);
                 let (bytes, _, exceptions) = sent(&passed);
                 assert_eq!(&bytes[..event.len()], &event, "cut at {at}");
                 assert_eq!(exceptions, if breaks { vec![NAMES[0].to_owned()] } else { Vec::new() }, "cut at {at}");
@@ -231,11 +258,11 @@ mod tests {
         let mut bad = event.clone();
         *bad.last_mut().unwrap() ^= 1;
         let mut stream = stream();
-        let passed = stream.pass(vec![body(&[event.as_slice(), &bad, &event].concat(), false), body(&event, true)]);
+        let passed = stream.pass(vec![body(&[event.as_slice(), &bad, &event].concat(), false), body(&event, true)], 0);
         let (bytes, ends, exceptions) = sent(&passed);
         assert!(bytes.starts_with(&event) && stream.is_damaged());
         assert_eq!((ends, exceptions, stream.ended()), (1, vec![NAMES[0].to_owned()], Some(Ended::Broken)));
-        assert!(stream.pass(vec![body(&event, true)]).is_empty());
+        assert!(stream.pass(vec![body(&event, true)], 0).is_empty());
     }
 
     #[test]
@@ -244,7 +271,7 @@ mod tests {
         for end in [HttpTask::Done, HttpTask::Body(None, true), HttpTask::Trailer(None)] {
             let mut stream = stream();
             stream.falls_short();
-            let passed = stream.pass(vec![body(&event, false), end]);
+            let passed = stream.pass(vec![body(&event, false), end], 0);
             assert_eq!(sent(&passed).2, [NAMES[0]]);
         }
     }
@@ -253,7 +280,7 @@ mod tests {
     fn a_part_of_a_frame_waits_and_nothing_is_sent_for_it() {
         let event = event();
         let mut stream = stream();
-        assert!(stream.pass(vec![body(&event[..20], false)]).is_empty());
+        assert!(stream.pass(vec![body(&event[..20], false)], 0).is_empty());
         let frame = stream.end(Ended::BudgetSpent).unwrap();
         assert_eq!(sent(&[HttpTask::Body(Some(frame), true)]).2, [NAMES[1]]);
         assert_eq!(stream.ended(), Some(Ended::BudgetSpent));
@@ -262,7 +289,7 @@ mod tests {
     #[test]
     fn what_is_no_event_stream_breaks_as_it_does() {
         let mut stream = stream();
-        let passed = stream.pass(vec![body(b"{\"this\":\"is no event stream\"}", false), broken()]);
+        let passed = stream.pass(vec![body(b"{\"this\":\"is no event stream\"}", false), broken()], 0);
         assert!(matches!(passed.as_slice(), [HttpTask::Body(Some(_), false), HttpTask::Failed(_)]), "{passed:?}");
         assert_eq!((stream.end(Ended::Broken), stream.ended()), (None, None));
     }

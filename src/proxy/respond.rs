@@ -115,6 +115,7 @@ pub(super) fn observe(gateway: &Gateway, ctx: &mut RequestContext, bytes: Option
     };
     if let (Some(reader), Some(bytes)) = (attempt.reader.as_mut(), bytes) {
         reader.push(bytes);
+        admitted.shared.set_whole_bytes(reader.whole_frames_bytes());
     }
     if let Some(failed) = watch::look(admitted, attempt, bytes.map(Bytes::as_ref), end)? {
         failover::given_up(gateway, ctx, failed)?;

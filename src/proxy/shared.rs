@@ -4,7 +4,7 @@
 //! It decides nothing. Pingora keeps the stages and the session apart, so a lock is the way between them.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub(super) struct Shared {
     deserted: AtomicBool,
     /// How far a stream is from its first content: one of the three below.
     opening: AtomicU8,
+    /// How much of the answer was found to be whole frames of an event stream.
+    whole_bytes: AtomicU64,
     /// Whether somebody has a use for [`CONTEXT_WINDOW`].
     watch_context_window: AtomicBool,
     /// Whether nobody will be asked any more, so that the request's body is not needed once it has been sent.
@@ -139,6 +141,7 @@ impl Shared {
             state: Mutex::default(),
             deserted: AtomicBool::default(),
             opening: AtomicU8::new(OVER),
+            whole_bytes: AtomicU64::default(),
             watch_context_window: AtomicBool::default(),
             settled_on: AtomicBool::default(),
             purse: Purse::default(),
@@ -149,6 +152,7 @@ impl Shared {
     /// An attempt begins: sets its patience, and forgets the answer of the one before.
     pub(super) fn watch(&self, silence: Silence) {
         self.opening.store(OVER, Ordering::Relaxed);
+        self.whole_bytes.store(0, Ordering::Relaxed);
         let mut state = self.lock();
         (state.silence, state.upstream) = (Some(silence), None);
         state.late_headers.clear();
@@ -196,6 +200,15 @@ impl Shared {
     /// Whether nothing of the stream leaves yet.
     pub(super) fn holds_opening(&self) -> bool {
         self.opening.load(Ordering::Relaxed) == HELD
+    }
+
+    /// Notes that so much of the answer, from its beginning, is whole frames of an event stream, each as it was sent.
+    pub(super) fn set_whole_bytes(&self, bytes: u64) {
+        self.whole_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn whole_bytes(&self) -> u64 {
+        self.whole_bytes.load(Ordering::Relaxed)
     }
 
     /// Asks for [`CONTEXT_WINDOW`]: the request has another model name for a prompt that is too long.

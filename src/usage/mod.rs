@@ -182,6 +182,15 @@ impl UsageReader {
         }
     }
 
+    /// How much of an event stream, from its beginning, is whole frames that were checked; 0 of any other answer.
+    #[must_use]
+    pub fn whole_frames_bytes(&self) -> u64 {
+        match &self.mode {
+            Mode::Events(events) if self.inflater.is_none() => events.whole_bytes(),
+            _ => 0,
+        }
+    }
+
     /// The upstream broke off. Where a cut may fall between two events unnoticed, this keeps a sum from passing for
     /// the whole.
     pub fn interrupted(&mut self) {

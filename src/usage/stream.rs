@@ -29,6 +29,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 /// A buffer that one large event left behind is given back above this size.
 const BUFFER_BYTES_KEPT: usize = 16 * 1024;
+/// AWS's are 80 to 90 bytes.
+const HEADERS_BYTES_KEPT: usize = 256;
 
 /// Which events of a stream matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,25 @@ struct Events {
     envelope: Option<Scanner>,
     scanner: Scanner,
     decoded: Vec<u8>,
+    /// What the headers of the last event said of it. The next one has the same as a rule.
+    last: (Vec<u8>, Matter),
     tally: Tally,
+}
+
+/// What is done with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Matter {
+    Nothing,
+    /// An event of the model's own is unwrapped.
+    Chunk,
+    /// A piece of content, in its envelope.
+    Delta,
+    /// A piece of content.
+    Content,
+    /// Usage is looked for.
+    Document,
+    /// The same, of one call among several.
+    Call,
 }
 
 impl EventReader {
@@ -77,6 +97,7 @@ impl EventReader {
                 envelope: (dialect == Dialect::Chunks).then(|| Scanner::new(family::CHUNK)),
                 scanner: Scanner::new(sites),
                 decoded: Vec::new(),
+                last: (Vec::new(), Matter::Nothing),
                 tally: Tally::default(),
             },
             broken: false,
@@ -91,6 +112,10 @@ impl EventReader {
     /// Whether what arrived so far could be the whole stream.
     pub(super) fn at_boundary(&self) -> bool {
         self.decoder.at_boundary()
+    }
+
+    pub(super) fn whole_bytes(&self) -> u64 {
+        self.decoder.whole_bytes()
     }
 
     pub(super) fn content_bytes(&self) -> u64 {
@@ -117,13 +142,43 @@ pub(super) fn ending(metering: Metering) -> Ending {
     }
 }
 
+impl Dialect {
+    fn matter(self, event_type: &str) -> Matter {
+        match (self, event_type) {
+            (Self::Chunks, "chunk") => Matter::Chunk,
+            (Self::Converse | Self::Harness, "contentBlockDelta") => Matter::Delta,
+            (Self::Agent, "chunk") | (Self::Flow, "flowOutputEvent") => Matter::Content,
+            (Self::Converse, "metadata") | (Self::Agent, "trace") | (Self::Flow, "flowTraceEvent") => Matter::Document,
+            (Self::Harness, "metadata") => Matter::Call,
+            _ => Matter::Nothing,
+        }
+    }
+}
+
 impl Events {
     fn take(&mut self, frame: &Frame<'_>) {
-        match frame.message_type() {
-            Some("exception") => self.exception(frame.exception_type()),
-            Some("error") => self.exception(frame.error_code()),
-            _ => self.event(frame.event_type().unwrap_or_default(), frame.payload),
+        let matter = if !self.last.0.is_empty() && frame.raw_headers() == self.last.0 {
+            self.last.1
+        } else {
+            match frame.message_type() {
+                Some("exception") => return self.exception(frame.exception_type()),
+                Some("error") => return self.exception(frame.error_code()),
+                _ => self.judge(frame),
+            }
+        };
+        self.event(matter, frame.payload);
+    }
+
+    /// What is done with a frame that is an event.
+    fn judge(&mut self, frame: &Frame<'_>) -> Matter {
+        let matter = self.dialect.matter(frame.event_type().unwrap_or_default());
+        let (headers, last) = &mut self.last;
+        headers.clear();
+        if frame.raw_headers().len() <= HEADERS_BYTES_KEPT {
+            headers.extend_from_slice(frame.raw_headers());
         }
+        *last = matter;
+        matter
     }
 
     fn exception(&mut self, name: Option<&str>) {
@@ -132,16 +187,14 @@ impl Events {
         self.tally.exception = Some(name.get(..end).unwrap_or_default().to_owned());
     }
 
-    fn event(&mut self, event_type: &str, payload: &[u8]) {
-        match (self.dialect, event_type) {
-            (Dialect::Chunks, "chunk") => self.chunk(payload),
-            (Dialect::Converse | Dialect::Harness, "contentBlockDelta") => self.content(delta_bytes(payload)),
-            (Dialect::Agent, "chunk") | (Dialect::Flow, "flowOutputEvent") => self.content(payload.len()),
-            (Dialect::Converse, "metadata") | (Dialect::Agent, "trace") | (Dialect::Flow, "flowTraceEvent") => {
-                self.document(payload, false);
-            }
-            (Dialect::Harness, "metadata") => self.document(payload, true),
-            _ => {}
+    fn event(&mut self, matter: Matter, payload: &[u8]) {
+        match matter {
+            Matter::Nothing => {}
+            Matter::Chunk => self.chunk(payload),
+            Matter::Delta => self.content(delta_bytes(payload)),
+            Matter::Content => self.content(payload.len()),
+            Matter::Document => self.document(payload, false),
+            Matter::Call => self.document(payload, true),
         }
     }
 
@@ -206,7 +259,11 @@ impl Sink for Unwrap<'_> {
 /// About how much text a `contentBlockDelta` carries, never less: without its envelope and AWS's `p` padding.
 fn delta_bytes(payload: &[u8]) -> usize {
     const PADDING: &[u8] = br#""p":""#;
-    let padding = memmem::rfind(payload, PADDING)
+    // It stands last as a rule, behind the last colon; to look for all of it costs more than all else here.
+    let last = memchr::memrchr(b':', payload).and_then(|colon| colon.checked_sub(PADDING.len() - 2));
+    let padding = last
+        .filter(|start| payload.get(*start..).is_some_and(|tail| tail.starts_with(PADDING)))
+        .or_else(|| memmem::rfind(payload, PADDING))
         .and_then(|start| payload.get(start + PADDING.len()..))
         .and_then(|tail| memchr::memchr(b'"', tail))
         .map_or(0, |length| length + PADDING.len() + r#"","#.len());

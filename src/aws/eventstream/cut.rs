@@ -22,18 +22,21 @@ pub struct Cutter {
     sound: bool,
     /// A frame is not what was sent: nothing passes any more.
     damaged: bool,
+    /// All that came so far.
+    seen_bytes: u64,
 }
 
 impl Cutter {
     /// At most `limits.frame_bytes_max` bytes are ever held back.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, begun: BytesMut::new(), lost: false, sound: false, damaged: false }
+        Self { limits, begun: BytesMut::new(), lost: false, sound: false, damaged: false, seen_bytes: 0 }
     }
 
     /// Hands on, in order and unchanged, all bytes up to the end of the last frame that `bytes` completes. What does not
     /// begin with a prelude is no event stream and all of it is handed on; of one that is damaged later, nothing more.
     pub fn push(&mut self, mut bytes: Bytes, pass: &mut impl FnMut(Bytes)) {
+        self.seen_bytes += bytes.len() as u64;
         if self.damaged {
             return;
         }
@@ -48,6 +51,18 @@ impl Cutter {
         if !self.damaged {
             self.begun.extend_from_slice(&part);
         }
+    }
+
+    /// Whether all of the `next` bytes may be handed on unseen, given that somebody has checked the first `whole_bytes` of the
+    /// stream and found whole frames in them. Takes them for handed on if so.
+    #[must_use]
+    pub fn skip(&mut self, next: u64, whole_bytes: u64) -> bool {
+        let whole = self.begun.is_empty() && !self.lost && !self.damaged && self.seen_bytes + next == whole_bytes;
+        if whole && next > 0 {
+            self.seen_bytes = whole_bytes;
+            self.sound = true;
+        }
+        whole
     }
 
     /// Whether a frame was not what was sent, and is held back with everything behind it.
@@ -179,6 +194,27 @@ mod tests {
         Cutter::new(Limits::default()).push(stream.clone(), &mut |bytes| passed.push(bytes));
         assert_eq!(passed.len(), 1);
         assert_eq!((passed[0].as_ptr(), passed[0].len()), (stream.as_ptr(), stream.len()));
+    }
+
+    #[test]
+    fn only_what_ends_where_whole_frames_are_known_to_end_passes_unseen() {
+        let (one, two) = (text_frame(b"one"), text_frame(b"the second"));
+        let (first, both) = (one.len() as u64, (one.len() + two.len()) as u64);
+        let mut cutter = Cutter::new(Limits::default());
+        assert!(!cutter.skip(first, 0) && !cutter.skip(first, both) && !cutter.skip(first - 1, first));
+        assert!(cutter.skip(first, first));
+        assert!(!cutter.skip(first, first), "it is behind them");
+        let mut passed = Vec::new();
+        cutter.push(Bytes::copy_from_slice(&two[..5]), &mut |bytes| passed.push(bytes));
+        assert!(!cutter.skip(both - first - 5, both), "a part of the frame is held back");
+        cutter.push(Bytes::copy_from_slice(&two[5..]), &mut |bytes| passed.push(bytes));
+        assert_eq!(passed.concat(), two);
+        assert!(cutter.skip(first, both + first));
+        let mut bad = two;
+        *bad.last_mut().unwrap() ^= 1;
+        let seen = both + first + bad.len() as u64;
+        cutter.push(Bytes::from(bad), &mut |bytes| passed.push(bytes));
+        assert!(cutter.is_damaged() && !cutter.skip(first, seen + first));
     }
 
     #[test]

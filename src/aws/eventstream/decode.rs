@@ -71,13 +71,15 @@ pub struct Decoder {
     limits: Limits,
     /// The beginning of a frame whose end has not come yet.
     partial: Vec<u8>,
+    /// Of all frames that were handed out.
+    whole_bytes: u64,
     failed: Option<DecodeError>,
 }
 
 impl Decoder {
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
-        Self { limits, partial: Vec::new(), failed: None }
+        Self { limits, partial: Vec::new(), whole_bytes: 0, failed: None }
     }
 
     /// Hands every frame that `bytes` completes to `on_frame`, in order.
@@ -100,6 +102,12 @@ impl Decoder {
         self.partial.is_empty() && self.failed.is_none()
     }
 
+    /// Where the last frame that was handed out ends: so many bytes from the beginning are whole frames that were not damaged.
+    #[must_use]
+    pub const fn whole_bytes(&self) -> u64 {
+        self.whole_bytes
+    }
+
     fn take_apart(&mut self, mut bytes: &[u8], on_frame: &mut impl FnMut(Frame<'_>)) -> Result<(), DecodeError> {
         if !self.partial.is_empty() {
             bytes = self.complete_partial(bytes, on_frame)?;
@@ -107,6 +115,7 @@ impl Decoder {
         while let Some(prelude) = Prelude::read(bytes, self.limits)? {
             let Some((frame, rest)) = bytes.split_at_checked(prelude.frame_bytes) else { break };
             on_frame(prelude.open(frame)?);
+            self.whole_bytes += frame.len() as u64;
             bytes = rest;
         }
         self.partial.extend_from_slice(bytes);
@@ -126,6 +135,7 @@ impl Decoder {
             return Ok(bytes);
         }
         on_frame(prelude.open(&self.partial)?);
+        self.whole_bytes += self.partial.len() as u64;
         if self.partial.capacity() > BUFFER_BYTES_KEPT {
             self.partial = Vec::new();
         } else {
@@ -241,6 +251,12 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<HeaderValue<'a>> {
         self.headers().find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// All headers as they came: frames that are equal in them say the same about themselves.
+    #[must_use]
+    pub const fn raw_headers(&self) -> &'a [u8] {
+        self.headers
     }
 
     /// All headers in order. A malformed header ends the walk: what stands before it is still usable.
