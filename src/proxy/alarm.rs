@@ -3,19 +3,37 @@
 //! A stream waits once for each of its frames, with a deadline that moves each time. So both are listened for once, and
 //! the timer stays where it was set: it is looked at again, and moved, when it goes off.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
-
-use tokio::time::{Sleep, sleep_until};
+use std::time::{Duration, Instant};
 
 use super::stop::{Stop, ToCome};
+
+/// The timer is set for at most so long, and again when it goes off. Pingora's timers cost no system call, as Tokio's do
+/// where no other would go off before, but stay until then.
+const SET_AT_MOST: Duration = Duration::from_mins(1);
 
 /// Kept for all waits of one session.
 #[derive(Default)]
 pub(super) struct Alarm {
     stop: Option<ToCome>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
+}
+
+struct Timer {
+    at: Instant,
+    sleep: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+}
+
+impl Timer {
+    /// Goes off at the `deadline`, or before. `None` when it has passed.
+    fn set(deadline: Instant) -> Option<Self> {
+        let now = Instant::now();
+        let at = deadline.min(now + SET_AT_MOST);
+        let left = at.saturating_duration_since(now);
+        (!left.is_zero()).then(|| Self { at, sleep: Box::pin(pingora_timeout::sleep(left)) })
+    }
 }
 
 /// Why it went off.
@@ -32,19 +50,22 @@ impl Alarm {
             self.stop = None;
             return Poll::Ready(Ring::Stopping);
         }
-        let Some(deadline) = deadline.map(tokio::time::Instant::from) else {
+        let Some(deadline) = deadline else {
             return Poll::Pending;
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
+        if self.timer.as_ref().is_some_and(|timer| timer.at > deadline) {
+            self.timer = None;
         }
         loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(Ring::Overdue);
+            if self.timer.is_none() {
+                self.timer = Timer::set(deadline);
             }
-            timer.as_mut().reset(deadline);
+            let Some(timer) = &mut self.timer else {
+                return Poll::Ready(Ring::Overdue);
+            };
+            ready!(timer.sleep.as_mut().poll(cx));
+            // Looked at again, because it may have been set for less.
+            self.timer = None;
         }
     }
 }
@@ -52,7 +73,6 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::time::Duration;
 
     use futures::FutureExt;
     use tokio::sync::watch;

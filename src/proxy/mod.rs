@@ -165,7 +165,8 @@ pub struct Proxy(pub InForce);
 /// A request with the gateway that serves it to its end, so that it never sees two configurations.
 pub struct Underway {
     gateway: Arc<Gateway>,
-    ctx: RequestContext,
+    /// Pingora moves it from phase to phase by value.
+    ctx: Box<RequestContext>,
 }
 
 impl Drop for Underway {
@@ -255,7 +256,7 @@ impl ProxyHttp for Proxy {
 
     /// Pingora asks for it once the head of the request has been read.
     fn new_ctx(&self) -> Underway {
-        Underway { gateway: self.0.load_full(), ctx: RequestContext::new() }
+        Underway { gateway: self.0.load_full(), ctx: Box::new(RequestContext::new()) }
     }
 
     /// No module of Pingora's may touch an answer: bytes pass as they come.

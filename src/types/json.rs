@@ -83,6 +83,7 @@ impl<'a> Object<'a> {
 }
 
 /// A string in quotes.
+#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator would look at one byte at a time")]
 pub fn text(out: &mut Vec<u8>, value: &str) {
     // Looks at every byte without a branch, which takes many at once.
     let escaped = value.bytes().fold(false, |any, byte| any | (byte < b' ') | (byte == b'"') | (byte == b'\\'));
