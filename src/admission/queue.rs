@@ -5,10 +5,11 @@
 //! patience of the queue, as far as recent requests tell, is sent away at once instead of at its end. Deadlines of those
 //! who wait are kept by the caller, who withdraws them.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::{CLAIMED_PART, Whose};
+use crate::types::map::HashMap;
 
 /// How much is admitted.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +122,7 @@ impl<W> Queue<W> {
             rules,
             all: Count::default(),
             claimed: Count::default(),
-            shares: HashMap::new(),
+            shares: HashMap::default(),
             proven_turns: BTreeSet::new(),
             claimed_turns: BTreeSet::new(),
             admissions: 0,

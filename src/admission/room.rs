@@ -5,9 +5,8 @@
 //! queue length thresholds for shared-memory packet switches", IEEE/ACM Transactions on Networking 6(2), 1998): alone it
 //! gets three quarters, two get three sevenths each, and there is always room for another.
 
-use std::collections::HashMap;
-
 use super::{CLAIMED_PART, Whose};
+use crate::types::map::HashMap;
 
 /// One key may hold so many times what is free.
 const TIMES_FREE: usize = 3;
@@ -28,7 +27,7 @@ impl Room {
     #[must_use]
     pub fn new(size: usize, one_max: usize) -> Self {
         let claimed_max = (size / CLAIMED_PART).max(one_max);
-        Self { size, one_max, used: 0, claimed_max, claimed: 0, held: HashMap::new() }
+        Self { size, one_max, used: 0, claimed_max, claimed: 0, held: HashMap::default() }
     }
 
     /// Takes `amount` for `whose`; `false` when there is not enough room for it.

@@ -480,8 +480,9 @@ fn visible(value: &[u8], bytes_max: usize) -> Result<&str, Denied> {
 
 /// What follows `scheme` and a space, whatever the case of the scheme.
 fn strip_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
-    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
-    word.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+    let (word, rest) = text.split_at_checked(scheme.len())?;
+    let follows = rest.is_empty() || rest.starts_with(' ');
+    (follows && word.eq_ignore_ascii_case(scheme)).then(|| rest.trim())
 }
 
 #[cfg(test)]

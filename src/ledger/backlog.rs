@@ -8,7 +8,7 @@
 //! for their thread's other work of the turn, so that one write takes all of them. An end does not wait: whoever has the
 //! answer to a call may rely on its cost being in the journal.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::path::Path;
@@ -22,6 +22,7 @@ use super::journal::read::{fresh_node, scan};
 use super::journal::record::{self, Pending};
 use super::journal::{self, Journal, Segment};
 use crate::budget::command::{LeaseId, NodeId, Op};
+use crate::types::map::HashMap;
 
 /// Commands held in memory; what is beyond is read from the journal again.
 const QUEUE_MAX: usize = if cfg!(test) { 64 } else { 50_000 };
@@ -89,8 +90,8 @@ impl Backlog {
             confirmed: found.acked.min(found.next - 1),
             queue: VecDeque::new(),
             queue_end: 0,
-            open: HashMap::new(),
-            asking: HashMap::new(),
+            open: HashMap::default(),
+            asking: HashMap::default(),
         };
         // Before anything is sent: what is confirmed and out of the window of a failover must not be sent again, even
         // to a store that has forgotten the numbers of this journal.

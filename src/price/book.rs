@@ -5,7 +5,6 @@
 //! of a geography (`us.`, `eu.` …) are mostly 1.1 times the bare id (AWS user guide, global cross-region inference).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -16,6 +15,7 @@ pub use super::read::Problem;
 use super::rates::Rates;
 use super::read::{self, Row};
 use super::reference::{Reference, without_geography};
+use crate::types::map::HashMap;
 use crate::types::money::Rate;
 
 /// The prices of all models. Immutable.

@@ -72,7 +72,7 @@ pub(super) async fn reserve(gateway: &Gateway, booking: &mut Booking, shared: &S
     let Some(ledger) = &gateway.ledger else {
         return Ok(());
     };
-    let lease = LeaseId::new(format!("{}.{}", booking.row.request_id, booking.next));
+    let lease = LeaseId::new([booking.row.request_id.as_str(), ".", itoa::Buffer::new().format(booking.next)].concat());
     booking.next += 1;
     let Some(bound) = booking.bound else {
         let counted = ledger.count(lease, booking.demands.charges.clone(), booking.row.clone());

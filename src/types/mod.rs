@@ -4,6 +4,7 @@
 
 pub mod ids;
 pub mod json;
+pub mod map;
 pub mod money;
 pub mod secret;
 pub mod tokens;

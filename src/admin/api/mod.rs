@@ -101,7 +101,12 @@ pub fn owns(path: &str) -> bool {
 impl Page {
     fn of(path: &str) -> Option<Self> {
         let mut segments = path.strip_prefix('/')?.split('/');
-        let (first, rest) = (segments.next()?, segments.collect::<Vec<_>>());
+        let first = segments.next()?;
+        // Every request to Bedrock passes here too.
+        if !matches!(first, "key" | "v2") && Noun::of(first).is_none() {
+            return None;
+        }
+        let rest: Vec<_> = segments.collect();
         if (first, rest.as_slice()) == ("v2", ["key", "info"].as_slice()) {
             return Some(Self::Key(KeyPage::Infos));
         }

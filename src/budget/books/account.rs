@@ -3,11 +3,12 @@
 //! Only what survives the process marks an account as changed; money set aside does not, because a lease does not
 //! outlive the process that keeps it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::budget::command::{AMOUNT_MAX, AccountId, Balance, Charge};
+use crate::types::map::{HashMap, HashSet};
 use crate::types::money::NanoUsd;
 
 /// One account.

@@ -1,13 +1,14 @@
 //! Leases by state. Open ones hold money and wait for their expiry; of the others only so much is kept as later
 //! commands need: that they must not be opened again, and what was charged for one that expired.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
 use super::account::Held;
 use crate::budget::command::{AccountId, LeaseId};
 use crate::budget::entry::Row;
+use crate::types::map::{HashMap, HashSet};
 use crate::types::money::NanoUsd;
 
 /// How long a lease that expired is remembered, so that its owner can still correct the charge.

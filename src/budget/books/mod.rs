@@ -15,8 +15,6 @@
 //!
 //! Pure: the time is an argument, and an earlier one than before counts as the same.
 
-use std::collections::{HashMap, HashSet};
-
 use serde::{Deserialize, Serialize};
 
 use self::account::{Account, Accounts, held};
@@ -24,6 +22,7 @@ use self::lease::{Expired, Leases, Ticket};
 use self::window::{Window, counted};
 use super::command::{AccountId, Applied, Balance, Charge, Denial, LeaseId, NodeId, Op, Reserve, Reserved, Throttle};
 use super::entry::{Entry, EntryKind, Row};
+use crate::types::map::{HashMap, HashSet};
 use crate::types::money::NanoUsd;
 
 pub mod account;
@@ -111,11 +110,11 @@ impl Books {
         Self {
             accounts: Accounts::default(),
             leases: Leases::default(),
-            windows: HashMap::new(),
-            nodes: HashMap::new(),
+            windows: HashMap::default(),
+            nodes: HashMap::default(),
             entries: Vec::new(),
-            changed_windows: HashSet::new(),
-            changed_nodes: HashSet::new(),
+            changed_windows: HashSet::default(),
+            changed_nodes: HashSet::default(),
             expired_total: 0,
             closed_kept_ms,
             now_ms: 0,
