@@ -248,9 +248,9 @@ impl Backlog {
         (state.journal.node().clone(), state.journal.base())
     }
 
-    /// What follows command `sent`, up to `until`, which is synced, and not more than `most`. Only what is synced may be sent: else the store
-    /// could know a number that a loss of power takes from the journal, and take the next command of that number for a
-    /// repetition.
+    /// What follows command `sent`, up to `until`, which is synced, and not more than `most`. Only what is synced may be
+    /// sent: else the store could know a number that a loss of power takes from the journal, and take the next command
+    /// of that number for a repetition.
     #[must_use]
     pub fn next(&self, sent: u64, until: u64, most: usize) -> Next {
         let mut state = self.state();
