@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const IMPORTS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("yaml", &["types"]),
-    ("admission", &[]),
+    ("admission", &["types"]),
     ("aws", &["types"]),
     ("usage", &["types", "aws"]),
     ("price", &["types", "yaml"]),
