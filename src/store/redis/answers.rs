@@ -23,23 +23,21 @@ pub(super) fn number(value: Option<&Value>) -> Result<u64, StoreError> {
 }
 
 /// An amount; one below zero, which a hand-made change of the data can leave, counts as zero.
-fn amount(value: &Value) -> Result<NanoUsd, StoreError> {
-    let number: i64 = text(Some(value))?.parse().map_err(|_| unexpected())?;
+fn amount(text: Option<&str>) -> Result<NanoUsd, StoreError> {
+    let number: i64 = text.and_then(|text| text.parse().ok()).ok_or_else(unexpected)?;
     Ok(NanoUsd(u64::try_from(number).unwrap_or(0)))
 }
 
-/// `spent reserved overrun` again and again.
+/// A text for each account: `spent reserved overrun`.
 pub(super) fn balances(values: &[Value]) -> Result<Vec<Balance>, StoreError> {
-    let (threes, rest) = values.as_chunks::<3>();
-    if !rest.is_empty() {
-        return Err(unexpected());
-    }
-    threes
-        .iter()
-        .map(|[spent, reserved, overrun]| {
-            Ok(Balance { spent: amount(spent)?, reserved: amount(reserved)?, overrun: amount(overrun)? })
-        })
-        .collect()
+    values.iter().map(|value| balance(text(Some(value))?)).collect()
+}
+
+fn balance(text: &str) -> Result<Balance, StoreError> {
+    let mut amounts = text.split(' ');
+    let balance =
+        Balance { spent: amount(amounts.next())?, reserved: amount(amounts.next())?, overrun: amount(amounts.next())? };
+    if amounts.next().is_some() { Err(unexpected()) } else { Ok(balance) }
 }
 
 /// The answer to `reserve` and `extend`.
@@ -70,11 +68,13 @@ mod tests {
         assert_eq!(reserved(&values(&["C"])), Ok(Reserved::Closed));
         let balance = Balance { spent: NanoUsd(9_007_199_254_740_991), reserved: NanoUsd(2), overrun: NanoUsd(0) };
         assert_eq!(
-            reserved(&values(&["G", "9007199254740991", "2", "-3"])),
+            reserved(&values(&["G", "9007199254740991 2 -3"])),
             Ok(Reserved::Granted { balances: vec![balance] })
         );
         assert_eq!(reserved(&values(&["P", "1", "0"])), Ok(Reserved::Denied(Denial::Parallel { index: 1 })));
-        for wrong in [&["G", "1"][..], &["B"], &["B", "x", "1"], &["?"], &[]] {
+        for wrong in
+            [&["G", "1 2"][..], &["G", "1 2 3 4"], &["G", "1", "2", "3"], &["B"], &["B", "x", "1"], &["?"], &[]]
+        {
             assert!(reserved(&values(wrong)).is_err(), "{wrong:?}");
         }
         assert!(text(Some(&Value::Int(1))).is_err());
