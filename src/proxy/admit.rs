@@ -94,7 +94,7 @@ pub(super) async fn admit(
     ctx.record.request_bytes = body.bytes;
     let route = match found {
         Found::Route(route) => route,
-        Found::NeedsBody(tie) => tie.decide(&body.contiguous()).map_err(|error| no_route(&error))?,
+        Found::NeedsBody(tie) => tie.decide(body.content()).map_err(|error| no_route(&error))?,
     };
     let caller = match identity {
         Identity::Known(caller) => caller,
@@ -166,31 +166,25 @@ async fn afford(
     ctx: &mut RequestContext,
     resolved: Resolved<'_>,
 ) -> Result<(), Failure> {
-    let Resolved { caller, call, path, group, model_id, mut body, read, frames } = resolved;
+    let Resolved { caller, call, path, group, model_id, body, read, frames } = resolved;
     let metering = call.operation.metering;
     let (group, lookup_failure) = match metering {
         Metering::Free => (group, None),
         _ => gateway.profiles.with_base_models(group, model_id.as_deref()).await,
     };
     let priced = priced_id(&group, model_id.clone());
-    let seen = if RequestFacts::need_body(metering, priced.as_deref()) { body.contiguous() } else { Bytes::new() };
-    let facts = RequestFacts::read(metering, priced.as_deref(), &seen);
+    let facts = RequestFacts::read(metering, priced.as_deref(), body.content());
     let (whose, affinity) = {
-        // Only a body that is here may say for whom it is.
-        let seen = if metering == Metering::Free { Bytes::new() } else { body.contiguous() };
         let client = session.as_downstream();
-        let affinity = select::affinity(gateway, &client.req_header().headers, &group, metering, &seen);
-        (Attribution::find(gateway, client, &caller, metering, &seen).await?, affinity)
+        let affinity = select::affinity(gateway, &client.req_header().headers, &group, metering, body.content());
+        (Attribution::find(gateway, client, &caller, metering, body.content()).await?, affinity)
     };
     ctx.record.end_user.clone_from(&whose.end_user);
     ctx.record.tags.clone_from(&whose.tags);
     // Regions are of deployments: what a key reads of the control planes has no model, and clients read it at start.
     let group = if call.operation.access == AccessClass::Read { group } else { whose.allowed(&caller, group)? };
-    let mut stand_ins = {
-        let seen = if gateway.router.fallbacks.is_empty() { Bytes::new() } else { body.contiguous() };
-        let request = Request { caller: &caller, whose: &whose, call: &call, path, body: &seen };
-        StandIns::find(gateway, &group, request).await
-    };
+    let request = Request { caller: &caller, whose: &whose, call: &call, path, body: body.content() };
+    let mut stand_ins = StandIns::find(gateway, &group, request).await;
     let asked = Asked {
         caller: &caller,
         attribution: &whose,
@@ -201,7 +195,7 @@ async fn afford(
         lookup_failure: lookup_failure.as_ref(),
     };
     let headers = &session.as_downstream().req_header().headers;
-    let mut booking = booking::book(gateway, ctx, &asked, &mut stand_ins, headers, &mut body)?;
+    let mut booking = booking::book(gateway, ctx, &asked, &mut stand_ins, headers, body.content())?;
     let shared = Arc::new(Shared::new(gateway.stop.clone()));
     if let Some(drain) = gateway.drain().filter(|_| metering != Metering::Free) {
         shared.drain(drain);
@@ -212,7 +206,7 @@ async fn afford(
         reserve::reserve(gateway, booking, &shared).await?;
     }
     if call.operation.streaming != Streaming::Bidirectional {
-        ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), body.contiguous(), Arc::clone(&shared)));
+        ctx.slot = Some(Slot::wrap(session.as_downstream_mut(), body.content().clone(), Arc::clone(&shared)));
     }
     ctx.stage = Stage::Admitted(Box::new(Admitted {
         call_id: ctx.call_id,
@@ -249,7 +243,7 @@ async fn own(
     // Who proves nothing is refused whatever he sends, and must not fill the room with it.
     let body = match identify::identify(gateway, downstream, "").await {
         Ok(Identity::Known(caller)) => {
-            body::read(downstream, &limits, &gateway.room, gate::proven(&caller)).await?.contiguous()
+            body::read(downstream, &limits, &gateway.room, gate::proven(&caller)).await?.content().clone()
         }
         Ok(Identity::Signed(_)) | Err(_) => Bytes::new(),
     };
@@ -395,8 +389,7 @@ fn resolve(
             unlisted(gateway, call, &name)
         }
         ModelPlace::Body(member) => {
-            let content = body.contiguous();
-            let named = call::find_member(&content, member).ok_or_else(|| no_model(member))?;
+            let named = call::find_member(body.content(), member).ok_or_else(|| no_model(member))?;
             match gateway.fleet.group(policy::resolve_alias(caller, &named.value)) {
                 Some(group) => rename(group, &named, body),
                 None => unlisted(gateway, call, &named.value),
@@ -436,7 +429,7 @@ fn rename(
     let id = picked.flatten().ok_or_else(|| unknown_model(&named.value, "It has no deployment."))?;
     let targets = group.targets.iter().filter(|target| target.model_id.as_ref() == Some(&id)).map(Arc::clone).collect();
     if id.as_str() != named.value {
-        let renamed = call::replace_member(&body.contiguous(), named, id.as_str()).ok_or_else(bad_model)?;
+        let renamed = call::replace_member(body.content(), named, id.as_str()).ok_or_else(bad_model)?;
         body.replace(renamed.into());
     }
     Ok((Arc::new(group.with(targets)), Some(id.to_string())))

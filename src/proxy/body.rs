@@ -1,17 +1,20 @@
-//! Reads the request body whole: bounded, hashed on the way, against a deadline.
+//! Reads the request body whole, into one piece of memory: bounded, hashed on the way, against a deadline.
 //!
 //! SigV4 signs the hash of the body in the header, so nothing can be sent before the last byte is here. The total of
 //! all bodies in memory is bounded too; over that bound a request is asked to come back rather than made to wait,
 //! because waiting bodies are what fills memory; how it is shared is `admission::room`'s business. HTTP/2 has no read
 //! timeout in Pingora, so the deadlines are ours.
 
+mod buffer;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
 use pingora_core::protocols::http::ServerSession;
 
+use self::buffer::Buffer;
 use crate::admission::{Whose, room};
 use crate::aws::error_body::ErrorType;
 use crate::aws::sigv4::{HexDigest, PayloadHasher};
@@ -24,7 +27,8 @@ const KIBIBYTE: usize = 1024;
 /// A request body, complete.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    pub chunks: Vec<Bytes>,
+    content: Bytes,
+    /// Its length, also after it was let go.
     pub bytes: usize,
     pub sha256: HexDigest,
     /// Gives the room in memory back when the request ends.
@@ -54,9 +58,12 @@ impl Drop for Held {
 }
 
 impl Held {
-    /// Becomes larger by `bytes`.
-    fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
-        let more = bytes.div_ceil(KIBIBYTE);
+    /// Holds `bytes` from now on, or what it holds already if that is more.
+    fn cover(&mut self, bytes: usize) -> Result<(), Failure> {
+        let more = bytes.div_ceil(KIBIBYTE).saturating_sub(self.kibibytes);
+        if more == 0 {
+            return Ok(());
+        }
         if !self.room.lock().take(&self.whose, more) {
             self.room.metrics.shed("buffer_full");
             return Err(no_room());
@@ -87,7 +94,7 @@ impl Room {
 impl RequestBody {
     /// The body of a bidirectional stream: it passes by, frame by frame, and is never here.
     pub(super) fn streamed() -> Self {
-        Self { chunks: Vec::new(), bytes: 0, sha256: PayloadHasher::new().finish_hex(), room: None }
+        Self { content: Bytes::new(), bytes: 0, sha256: PayloadHasher::new().finish_hex(), room: None }
     }
 
     /// Its sender is known now: the body takes no more of the share of those who are not.
@@ -100,21 +107,13 @@ impl RequestBody {
 
     /// It is not sent again: its memory is others'. A stream may last for many minutes.
     pub(super) fn let_go(&mut self) {
-        self.chunks.clear();
+        self.content = Bytes::new();
         self.room = None;
     }
 
-    /// The body as one slice; joins the chunks only where there are several.
-    pub(super) fn contiguous(&mut self) -> Bytes {
-        match self.chunks.as_slice() {
-            [] => Bytes::new(),
-            [only] => only.clone(),
-            chunks => {
-                let joined = Bytes::from(chunks.concat());
-                self.chunks = vec![joined.clone()];
-                joined
-            }
-        }
+    /// The bytes of the body; none any more where it was let go.
+    pub(super) const fn content(&self) -> &Bytes {
+        &self.content
     }
 
     /// The same request with another body.
@@ -123,7 +122,7 @@ impl RequestBody {
         hasher.update(&body);
         self.sha256 = hasher.finish_hex();
         self.bytes = body.len();
-        self.chunks = if body.is_empty() { Vec::new() } else { vec![body] };
+        self.content = body;
     }
 }
 
@@ -142,79 +141,36 @@ pub(super) async fn read(
         return Err(too_large(limits));
     }
     let mut held = room.hold(whose);
-    held.grow(announced.unwrap_or(0))?;
+    held.cover(announced.unwrap_or(0))?;
     welcome(session).await?;
     session.set_read_timeout(Some(limits.client_idle_timeout));
     let pace = Pace::new(limits, Instant::now());
-    let mut pieces = Pieces::default();
-    let mut bytes = 0usize;
+    let mut buffer = Buffer::new(announced, limits.body_bytes_max);
     let mut hasher = PayloadHasher::new();
-    while let Some(chunk) = next_chunk(session, pace.deadline(bytes), limits.client_idle_timeout).await? {
+    while let Some(chunk) = next_chunk(session, pace.deadline(buffer.len()), limits.client_idle_timeout).await? {
         if chunk.is_empty() {
             continue;
         }
-        bytes = bytes.saturating_add(chunk.len());
+        let bytes = buffer.len().saturating_add(chunk.len());
         if bytes > limits.body_bytes_max {
             return Err(too_large(limits));
         }
-        if announced.is_none() {
-            held.grow(chunk.len())?;
-        }
+        held.cover(bytes)?;
         hasher.update(&chunk);
-        pieces.push(chunk);
+        buffer.push(chunk).map_err(|error| no_room().because(error.to_string()))?;
     }
-    if announced.is_some_and(|length| length != bytes) {
+    let bytes = buffer.len();
+    if let Some(announced) = announced.filter(|announced| *announced != bytes) {
         return Err(Failure::client(
             "body_short",
             ErrorType::Validation,
             format!(
-                "The request body ended after {} bytes, but Content-Length announced {}. Send the whole body.",
-                bytes,
-                announced.unwrap_or(0)
+                "The request body ended after {bytes} bytes, but Content-Length announced {announced}. Send the whole \
+                 body."
             ),
         ));
     }
-    Ok(RequestBody { chunks: pieces.finish(), bytes, sha256: hasher.finish_hex(), room: Some(held) })
-}
-
-/// A body as it arrives. Small pieces are joined: each would keep some hundred bytes beside its own, and a client could
-/// send thousands of one byte.
-#[derive(Default)]
-struct Pieces {
-    whole: Vec<Bytes>,
-    small: BytesMut,
-}
-
-/// Below this a piece is small.
-const SMALL_BYTES: usize = 4 * KIBIBYTE;
-/// Small pieces are joined up to this.
-const JOINED_BYTES: usize = 64 * KIBIBYTE;
-
-impl Pieces {
-    fn push(&mut self, piece: Bytes) {
-        // The first one is all of it as a rule.
-        let first = self.whole.is_empty() && self.small.is_empty();
-        if first || piece.len() >= SMALL_BYTES {
-            self.join();
-            self.whole.push(piece);
-            return;
-        }
-        self.small.extend_from_slice(&piece);
-        if self.small.len() >= JOINED_BYTES {
-            self.join();
-        }
-    }
-
-    fn join(&mut self) {
-        if !self.small.is_empty() {
-            self.whole.push(self.small.split().freeze());
-        }
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        self.join();
-        self.whole
-    }
+    Ok(RequestBody { content: buffer.finish(), bytes, sha256: hasher.finish_hex(), room: Some(held) })
 }
 
 /// How slowly a body may arrive.
@@ -381,24 +337,6 @@ mod tests {
 
     fn pace(rate_min: u64) -> Pace {
         Pace { began: Instant::now(), timeout: 60 * SECOND, grace: 10 * SECOND, rate_min }
-    }
-
-    #[test]
-    fn a_body_is_the_same_in_fewer_pieces() {
-        let large = vec![b'L'; SMALL_BYTES];
-        let many = vec![1; 200_000];
-        for sizes in [&many[..], &[SMALL_BYTES; 3], &[1, SMALL_BYTES, 2, 3, SMALL_BYTES, 4], &[7], &[]] {
-            let (mut pieces, mut sent) = (Pieces::default(), Vec::new());
-            for (at, size) in sizes.iter().enumerate() {
-                let piece = if *size < SMALL_BYTES { vec![at.to_le_bytes()[0]; *size] } else { large.clone() };
-                sent.extend_from_slice(&piece);
-                pieces.push(Bytes::from(piece));
-            }
-            let whole = pieces.finish();
-            assert_eq!(whole.concat(), sent);
-            assert!(whole.len() <= sent.len() / JOINED_BYTES + 6, "{} pieces", whole.len());
-            assert!(whole.iter().all(|piece| !piece.is_empty()));
-        }
     }
 
     #[test]

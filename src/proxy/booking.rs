@@ -10,7 +10,6 @@ use std::time::Duration;
 use pingora_core::protocols::http::ServerSession;
 
 use super::Gateway;
-use super::body::RequestBody;
 use super::call::Call;
 use super::context::RequestContext;
 use super::reserve::{Booking, store_unavailable};
@@ -111,7 +110,7 @@ pub(super) fn book(
     asked: &Asked<'_>,
     stand_ins: &mut StandIns,
     headers: &http::HeaderMap,
-    body: &mut RequestBody,
+    body: &[u8],
 ) -> Result<Option<Booking>, Failure> {
     let Some(ledger) = &gateway.ledger else {
         return Ok(None);
@@ -133,11 +132,10 @@ pub(super) fn book(
     }
     let bound = if demands.is_limited() {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let body = body.contiguous();
         let question = Question {
             operation,
             facts: asked.facts,
-            body: &body,
+            body,
             tier_header: header("x-amzn-bedrock-service-tier"),
             latency_header: header("x-amzn-bedrock-performanceconfig-latency"),
             guardrail_header: headers.contains_key("x-amzn-bedrock-guardrailidentifier"),

@@ -92,9 +92,8 @@ pub struct RequestFacts {
 }
 
 impl RequestFacts {
-    /// Whether [`Self::read`] would look at the body, so that a body in pieces is only joined where it is needed.
-    #[must_use]
-    pub fn need_body(metering: Metering, model_id: Option<&str>) -> bool {
+    /// Whether the body says something about the price.
+    fn need_body(metering: Metering, model_id: Option<&str>) -> bool {
         match metering {
             Metering::InvokeModel | Metering::InvokeModelStream => {
                 model_id.map(ModelFamily::of).unwrap_or_default() != ModelFamily::Tokens
