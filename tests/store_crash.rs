@@ -55,7 +55,7 @@ async fn apply(store: &Embedded) {
                 cost: NanoUsd(number),
                 tokens: 0,
                 charges: vec![charge("spent")],
-                row: Row { key_id: "key".into(), prompt_tokens: 1, ..Row::default() },
+                row: Row { key_id: "key".into(), prompt_tokens: 1, ..Row::default() }.into(),
             })
             .collect();
         last = store.apply(&node(), last + 1, &ops).await.unwrap().last;
@@ -87,7 +87,7 @@ async fn expire(store: &Embedded) {
             ttl_ms: 0,
             charges: vec![charge("expired")],
             throttles: Vec::new(),
-            row: Row::default(),
+            row: Row::default().into(),
         };
         store.reserve(&request).await.unwrap();
         store.reap(10).await.unwrap();

@@ -7,6 +7,7 @@ use dheera_ai::aws::eventstream::decode::{Decoder, Limits};
 use dheera_ai::aws::eventstream::encode::{HeaderValue, frame};
 use dheera_ai::aws::operation::Metering;
 use dheera_ai::telemetry::request_record::{AttemptRecord, RequestRecord, UsageRecord};
+use dheera_ai::types::ids::{DeploymentId, ModelId, ModelName, Region};
 use dheera_ai::types::money::NanoUsd;
 use dheera_ai::types::tokens::Tokens;
 use dheera_ai::types::usage::Usage;
@@ -102,7 +103,7 @@ pub fn record() -> Case {
 
 fn a_record(usage: &Usage) -> RequestRecord {
     let mut record = RequestRecord {
-        time: "2026-11-23T12:58:16.123456Z".to_owned(),
+        time: "2026-11-23T12:58:16.123456Z".parse().unwrap(),
         call_id: "019ab0c1-2d3e-7f40-8123-456789abcdef".to_owned(),
         aws_request_id: Some("01234567-89ab-cdef-0123-456789abcdef".to_owned()),
         key_alias: Some("a-key".to_owned()),
@@ -111,15 +112,15 @@ fn a_record(usage: &Usage) -> RequestRecord {
         method: "POST".to_owned(),
         service: Some("bedrock-runtime"),
         operation: Some("Converse"),
-        model_name: Some("nova".to_owned()),
-        model_id: Some(CLAUDE.to_owned()),
-        deployment: Some("nova-1".to_owned()),
-        region: Some("us-east-1".to_owned()),
-        attempts: vec![AttemptRecord { deployment: "nova-1".to_owned(), status: Some(200), setback: None }],
+        model_name: Some(ModelName::new("nova")),
+        model_id: Some(ModelId::new(CLAUDE)),
+        deployment: Some(DeploymentId::new("nova-1")),
+        region: Some(Region::new("us-east-1")),
+        attempts: vec![AttemptRecord { deployment: DeploymentId::new("nova-1"), status: Some(200), setback: None }],
         status: 200,
         request_bytes: 1_000,
         response_bytes: 2_000,
-        usage: Some(UsageRecord::new(usage)),
+        usage: Some(UsageRecord(*usage)),
         usage_certainty: Some("exact"),
         duration_ms: 1_234.567,
         time_to_first_byte_ms: Some(1_230.1),

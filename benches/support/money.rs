@@ -74,7 +74,7 @@ pub fn ask() -> Ask {
         charges: vec![charge("key/k/total", Scope::Key, Some(LIMIT)), charge("team/t/total", Scope::Team, None)],
         throttles: Vec::new(),
         soft: Vec::new(),
-        row: row(id),
+        row: row(id).into(),
     }
 }
 

@@ -5,6 +5,8 @@
 //! many. Commands that only write ([`Op`]) are numbered by the node that sends them; a store applies each number once
 //! and in order, so sending them again, after a lost answer or a failover, changes nothing.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::entry::Row;
@@ -64,7 +66,7 @@ impl Charge {
         let Self { account, scope, limit, forget_at_ms } = self;
         let mut object = Object::begin(out);
         object.text("account", account.as_str());
-        object.text("scope", scope.as_str());
+        object.word("scope", scope.as_str());
         object.optional_number("limit", limit.map(|limit| limit.0));
         object.optional_number("forget_at_ms", *forget_at_ms);
         object.end();
@@ -100,7 +102,7 @@ pub struct Reserve {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub throttles: Vec<Throttle>,
     /// What the log says should the lease expire.
-    pub row: Row,
+    pub row: Arc<Row>,
 }
 
 /// The answer to [`Reserve`] and to an extension.
@@ -161,13 +163,13 @@ pub enum Op {
         /// What the call took, to correct the estimate on the throttles of the lease.
         tokens: u64,
         charges: Vec<Charge>,
-        row: Row,
+        row: Arc<Row>,
     },
     /// Gives a lease back whole. Of an unknown lease it leaves a tombstone, so that a `Reserve` that was delayed on its
     /// way is refused.
     Close { lease: LeaseId },
     /// Sets what an account has spent (`reset_spend`). Reservations stay.
-    Reset { account: AccountId, spent: NanoUsd, row: Row },
+    Reset { account: AccountId, spent: NanoUsd, row: Arc<Row> },
 }
 
 impl Op {
@@ -180,7 +182,7 @@ impl Op {
             return serde_json::to_writer(out, self);
         };
         let mut object = Object::begin(out);
-        object.text("op", "spend");
+        object.word("op", "spend");
         object.optional_text("lease", lease.as_ref().map(LeaseId::as_str));
         object.flag("close", *close);
         object.number("cost", cost.0);

@@ -1,5 +1,7 @@
 //! One line of the spend log: what was booked, on whose account, and why. The sum of all entries is what was spent.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::types::json::{self, Object};
@@ -36,7 +38,7 @@ pub struct Entry {
     pub at_ms: u64,
     pub kind: EntryKind,
     pub cost_nano_usd: i64,
-    pub row: Row,
+    pub row: Arc<Row>,
 }
 
 impl Entry {
@@ -47,7 +49,7 @@ impl Entry {
         let mut out = Vec::with_capacity(ROW_BYTES);
         let mut object = Object::begin(&mut out);
         object.number("at_ms", *at_ms);
-        object.text("kind", kind.as_str());
+        object.word("kind", kind.as_str());
         object.number("cost_nano_usd", *cost_nano_usd);
         row.write_json(object.field("row"));
         object.end();
@@ -265,7 +267,7 @@ mod tests {
     fn an_entry_is_written_as_serde_writes_it() {
         for row in [full(), Row::default()] {
             for kind in [EntryKind::Request, EntryKind::Expired, EntryKind::Corrected, EntryKind::Reset] {
-                let entry = Entry { at_ms: 17, kind, cost_nano_usd: -5, row: row.clone() };
+                let entry = Entry { at_ms: 17, kind, cost_nano_usd: -5, row: row.clone().into() };
                 assert_eq!(entry.to_json(), serde_json::to_vec(&entry).unwrap());
             }
         }

@@ -483,7 +483,7 @@ async fn rest_of_turn() {
 #[must_use]
 pub fn charged_in_full(pending: Pending) -> Op {
     let mut row = pending.row;
-    "unknown".clone_into(&mut row.certainty);
+    "unknown".clone_into(&mut Arc::make_mut(&mut row).certainty);
     let close = pending.slice.is_none();
     Op::Spend {
         lease: Some(pending.slice.unwrap_or(pending.lease)),

@@ -83,7 +83,7 @@ pub struct Ask {
     /// Soft budgets, by index of charge.
     pub soft: Vec<(usize, NanoUsd)>,
     /// What the spend log says if the call is never settled.
-    pub row: Row,
+    pub row: Arc<Row>,
 }
 
 /// Why no money was set aside.
@@ -213,7 +213,7 @@ impl Ledger {
 
     /// For a caller without any limit: nothing is asked and nothing set aside, but the call is counted and logged when
     /// it is settled. A process that dies before has not counted it.
-    pub fn count(self: &Arc<Self>, lease: LeaseId, charges: Vec<Charge>, row: Row) -> Reservation {
+    pub fn count(self: &Arc<Self>, lease: LeaseId, charges: Vec<Charge>, row: Arc<Row>) -> Reservation {
         let pending = Pending { lease, amount: NanoUsd::ZERO, tokens: 0, charges, slice: None, row };
         Reservation::new(self, Arc::new(pending), Source::Nothing, Vec::new(), Vec::new())
     }

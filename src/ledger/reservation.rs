@@ -126,7 +126,7 @@ impl Reservation {
 
     /// Books what the call cost. Returns at once: the command is in the journal, and reaches the store in time.
     pub fn settle(mut self, cost: NanoUsd, tokens: u64, row: Row) {
-        self.end(cost, tokens, row);
+        self.end(cost, tokens, Arc::new(row));
     }
 
     /// Gives everything back: the call was not sent, or is certainly not billed. Leaves no entry.
@@ -144,7 +144,7 @@ impl Reservation {
         }
     }
 
-    fn end(&mut self, cost: NanoUsd, tokens: u64, row: Row) {
+    fn end(&mut self, cost: NanoUsd, tokens: u64, row: Arc<Row>) {
         let Some(pending) = self.pending.take() else { return };
         let counted = matches!(self.source, Source::Nothing);
         if cost > pending.amount && !counted {
@@ -155,7 +155,7 @@ impl Reservation {
         let (soft, charges) = if self.soft.is_empty() {
             (None, pending.charges.clone())
         } else {
-            (Some((pending.charges.clone(), row.clone())), pending.charges.clone())
+            (Some((pending.charges.clone(), Arc::clone(&row))), pending.charges.clone())
         };
         let (lease, close) = match &self.source {
             Source::Nothing => (None, false),
@@ -180,7 +180,7 @@ impl Reservation {
             charges: pending.charges.clone(),
             throttles: Vec::new(),
             soft: self.soft.clone(),
-            row: pending.row.clone(),
+            row: Arc::clone(&pending.row),
         }
     }
 

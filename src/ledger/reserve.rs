@@ -229,7 +229,7 @@ impl Ledger {
             ttl_ms: super::link::millis(self.settings.lease_ttl),
             charges: wanted.charges.clone(),
             throttles: Vec::new(),
-            row: Row { request_id: lease.to_string(), ..Row::default() },
+            row: Arc::new(Row { request_id: lease.to_string(), ..Row::default() }),
         };
         let until = usable_until(self.settings.lease_ttl);
         match self.link.reserve(&request).await {

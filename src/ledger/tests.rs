@@ -133,7 +133,7 @@ fn ask(amount: u64, limit: u64) -> Ask {
         charges: charges(Some(limit)),
         throttles: Vec::new(),
         soft: Vec::new(),
-        row: Row { request_id: id.to_string(), key_id: "k".to_owned(), ..Row::default() },
+        row: Row { request_id: id.to_string(), key_id: "k".to_owned(), ..Row::default() }.into(),
     }
 }
 
@@ -221,7 +221,7 @@ async fn a_call_without_limits_is_counted_even_while_the_store_is_down() {
     server.down.store(true, Relaxed);
     let replica = Replica::start(&server, false);
     for _ in 0..200 {
-        let reservation = replica.ledger.count(ask(0, 0).lease, charges(None), row());
+        let reservation = replica.ledger.count(ask(0, 0).lease, charges(None), row().into());
         reservation.settle(NanoUsd(3), 1, row());
     }
     eventually("the store is known to be down", || replica.ledger.link.down().is_some()).await;
@@ -324,7 +324,7 @@ async fn a_last_record_torn_at_any_byte_counts_as_not_written() {
         cost: NanoUsd(6),
         tokens: 0,
         charges: charges(None),
-        row: row(),
+        row: row().into(),
     };
     replica.ledger.backlog.push(settle, Some(&LeaseId::new("a")));
     let after = std::fs::metadata(&path).unwrap().len();
@@ -411,7 +411,7 @@ async fn an_old_copy_of_a_journal_does_not_swallow_new_commands() {
     server.down.store(true, Relaxed);
     let replica = Replica::start_in(old, &server, false, |_| {});
     for _ in 0..9 {
-        replica.ledger.count(ask(0, 0).lease, charges(None), row()).settle(NanoUsd(1), 1, row());
+        replica.ledger.count(ask(0, 0).lease, charges(None), row().into()).settle(NanoUsd(1), 1, row());
     }
     server.down.store(false, Relaxed);
     replica.settled().await;
@@ -439,7 +439,7 @@ async fn old_segments_are_deleted_and_what_is_open_is_carried_over() {
     // What is not confirmed is not deleted.
     server.down.store(true, Relaxed);
     eventually("down", || !replica.ledger.is_up()).await;
-    replica.ledger.count(ask(0, 0).lease, charges(None), row()).settle(NanoUsd(1), 1, row());
+    replica.ledger.count(ask(0, 0).lease, charges(None), row().into()).settle(NanoUsd(1), 1, row());
     for minutes in [11, 22, 33] {
         replica.ledger.backlog.clean(SystemTime::now() + Duration::from_mins(minutes)).unwrap();
     }
@@ -533,7 +533,7 @@ async fn a_command_of_the_management_api_resolves_when_the_store_has_it() {
     let server = Arc::new(Server::default());
     let replica = Replica::start(&server, true);
     replica.ledger.reserve(ask(100, 1000)).await.unwrap().settle(NanoUsd(50), 1, row());
-    let reset = Op::Reset { account: account(), spent: NanoUsd(5), row: Row::default() };
+    let reset = Op::Reset { account: account(), spent: NanoUsd(5), row: Arc::default() };
     replica.ledger.submit(reset).await.unwrap();
     assert_eq!(spent(&server), 5);
     replica.stop().await;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
@@ -17,7 +18,7 @@ use super::identify::{self, Signable};
 use super::replay::Slot;
 use super::shared::Shared;
 use super::stand_in::{Request, StandIns};
-use super::{Gateway, LocalRequest, connection, gate, reserve, respond, select, sign};
+use super::{Gateway, LocalRequest, connection, gate, head, reserve, respond, select, sign};
 use crate::aws::endpoint;
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::{AccessClass, Metering, Streaming};
@@ -30,6 +31,7 @@ use crate::deployment::fleet::Group;
 use crate::error::Failure;
 use crate::keys::authenticate::{Caller, Identity, is_presigned_with_a_pair};
 use crate::keys::policy::{self, Question};
+use crate::types::ids::{ModelId, ModelName};
 use crate::usage::RequestFacts;
 
 /// Requests to the proxy's own pages are small.
@@ -67,7 +69,7 @@ pub(super) async fn admit(
         check_query(query)?;
     }
     let method = downstream.req_header().method.clone();
-    let amz_target = only_header(downstream, "x-amz-target")?;
+    let amz_target = only_header(&downstream.req_header().headers, "x-amz-target")?.map(str::to_owned);
     let request = RequestTarget { method: method.as_str(), path, amz_target: amz_target.as_deref() };
     let found = route::find(&request).map_err(|error| no_route(&error))?;
     let identity = identify::identify(gateway, downstream, query).await?;
@@ -112,8 +114,8 @@ pub(super) async fn admit(
     ctx.record.operation = Some(call.operation.name);
     let (group, model_id) = resolve(gateway, &caller, &call, &mut body)?;
     ctx.record.model_name = model_name(&group, model_id.as_deref());
-    policy::allow(&caller, &Question { operation: call.operation, path, model_name: ctx.record.model_name.as_deref() })
-        .map_err(not_allowed)?;
+    let model_name = ctx.record.model_name.as_ref().map(ModelName::as_str);
+    policy::allow(&caller, &Question { operation: call.operation, path, model_name }).map_err(not_allowed)?;
     body::check_still_wanted(downstream)?;
     let resolved = Resolved { caller, call, path, group, model_id, body, read, frames };
     afford(gateway, session, ctx, resolved).await?;
@@ -172,8 +174,8 @@ async fn afford(
         Metering::Free => (group, None),
         _ => gateway.profiles.with_base_models(group, model_id.as_deref()).await,
     };
-    let priced = priced_id(&group, model_id.clone());
-    let facts = RequestFacts::read(metering, priced.as_deref(), body.content());
+    let priced = priced_id(&group, model_id.as_deref());
+    let facts = RequestFacts::read(metering, priced, body.content());
     let (whose, affinity) = {
         let client = session.as_downstream();
         let affinity = select::affinity(gateway, &client.req_header().headers, &group, metering, body.content());
@@ -191,7 +193,7 @@ async fn afford(
         call: &call,
         group: &group,
         facts: &facts,
-        model_name: ctx.record.model_name.as_deref(),
+        model_name: ctx.record.model_name.as_ref().map(ModelName::as_str),
         lookup_failure: lookup_failure.as_ref(),
     };
     let headers = &session.as_downstream().req_header().headers;
@@ -442,19 +444,19 @@ fn direct(gateway: &Gateway, call: &Call) -> Result<Arc<Group>, Failure> {
 }
 
 /// The id that says what kind of model it is: an ARN may hide that, and then the base model says it.
-fn priced_id(group: &Group, model_id: Option<String>) -> Option<String> {
+fn priced_id<'a>(group: &'a Group, model_id: Option<&'a str>) -> Option<&'a str> {
     let base = group.targets.first().and_then(|target| target.base_model.as_ref());
-    base.map(ToString::to_string).or(model_id)
+    base.map(ModelId::as_str).or(model_id)
 }
 
 fn first_model_id(group: &Group) -> Option<String> {
-    group.targets.first().and_then(|target| target.model_id.as_ref()).map(ToString::to_string)
+    group.targets.first().and_then(|target| target.model_id.as_ref()).map(|id| id.as_str().to_owned())
 }
 
 /// What the client called the model: a name of the list, or the id itself.
-fn model_name(group: &Group, model_id: Option<&str>) -> Option<String> {
+fn model_name(group: &Group, model_id: Option<&str>) -> Option<ModelName> {
     let listed = group.targets.first().and_then(|target| target.model_name.as_ref());
-    listed.map(ToString::to_string).or_else(|| model_id.map(str::to_owned))
+    listed.cloned().or_else(|| model_id.map(ModelName::new))
 }
 
 fn unknown_model(name: &str, remedy: &str) -> Failure {
@@ -476,15 +478,13 @@ fn no_model(member: &str) -> Failure {
 }
 
 /// A header that decides what the request means must not stand there twice.
-fn only_header(session: &ServerSession, name: &'static str) -> Result<Option<String>, Failure> {
-    if session.req_header().headers.get_all(name).iter().count() > 1 {
+fn only_header<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Failure> {
+    let mut values = head::values(headers, name);
+    let value = values.next();
+    if values.next().is_some() {
         return Err(Failure::client("bad_path", ErrorType::Validation, format!("Send the header {name} once.")));
     }
-    Ok(header_text(session, name))
-}
-
-fn header_text(session: &ServerSession, name: &str) -> Option<String> {
-    session.req_header().headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    Ok(value.and_then(|value| value.to_str().ok()))
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use pingora_core::protocols::http::ServerSession;
 
-use super::Gateway;
 use super::call::Call;
 use super::context::RequestContext;
 use super::reserve::{Booking, store_unavailable};
 use super::stand_in::StandIns;
+use super::{Gateway, head};
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::{Metering, Streaming};
 use crate::budget::entry::Row;
@@ -62,7 +62,7 @@ impl Attribution {
         body: &[u8],
     ) -> Result<Self, Failure> {
         let headers = &session.req_header().headers;
-        let header = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
+        let header = |name: &str| head::first(headers, name);
         let mut found = Self {
             end_user: attribution::end_user(&gateway.budgets.end_user_headers, &header, metering, body),
             tags: attribution::tags(&gateway.budgets.tag_headers, &header, caller),
@@ -131,14 +131,13 @@ pub(super) fn book(
         }
     }
     let bound = if demands.is_limited() {
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let question = Question {
             operation,
             facts: asked.facts,
             body,
-            tier_header: header("x-amzn-bedrock-service-tier"),
-            latency_header: header("x-amzn-bedrock-performanceconfig-latency"),
-            guardrail_header: headers.contains_key("x-amzn-bedrock-guardrailidentifier"),
+            tier_header: head::text(headers, "x-amzn-bedrock-service-tier"),
+            latency_header: head::text(headers, "x-amzn-bedrock-performanceconfig-latency"),
+            guardrail_header: head::first(headers, "x-amzn-bedrock-guardrailidentifier").is_some(),
         };
         let mut dearest = bound(gateway, asked.group, asked.lookup_failure, &question)?;
         stand_ins.retain(|stand_in| {

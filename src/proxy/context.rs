@@ -121,8 +121,8 @@ impl RequestContext {
             call_id,
             arrived: Instant::now(),
             record: RequestRecord {
-                time: Timestamp::now().to_string(),
-                call_id: call_id.to_string(),
+                time: Timestamp::now(),
+                call_id: call_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned(),
                 ..RequestRecord::default()
             },
             stage: Stage::Arrived,
@@ -160,7 +160,7 @@ impl RequestContext {
     /// Ends the current attempt with a setback, or the whole attempt at picking one.
     pub(super) fn set_back(&mut self, deployment: &Target, status: Option<u16>, outcome: Outcome) {
         self.record.attempts.push(AttemptRecord {
-            deployment: deployment.id.to_string(),
+            deployment: deployment.id.clone(),
             status,
             setback: Some(outcome.as_str()),
         });

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pingora_core::protocols::http::ServerSession;
 
-use super::Gateway;
+use super::{Gateway, head};
 use crate::aws::operation::Operation;
 use crate::aws::sigv4::SigningTime;
 use crate::aws::sigv4::verify::{Payload, ReceivedRequest, Verified};
@@ -19,7 +19,7 @@ use crate::keys::signed::Signed;
 /// The caller, or who it is to be.
 pub(super) async fn identify(gateway: &Gateway, session: &ServerSession, query: &str) -> Result<Identity, Failure> {
     let headers = &session.req_header().headers;
-    let presented = gateway.authenticator.present(|name| headers.get(name).map(http::HeaderValue::as_bytes), query);
+    let presented = gateway.authenticator.present(|name| head::first(headers, name), query);
     let identity = match presented {
         Ok(presented) => gateway.authenticator.prove(presented, gateway.now_ms()).await,
         Err(denied) => Err(denied),

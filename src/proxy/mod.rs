@@ -15,6 +15,7 @@ mod delivery;
 mod event_stream;
 mod failover;
 mod gate;
+mod head;
 mod identify;
 mod named_budgets;
 mod pace;
@@ -267,7 +268,7 @@ impl ProxyHttp for Proxy {
         connection::head_is_here(session.as_downstream_mut());
         ctx.counted = true;
         gateway.metrics.in_flight().inc();
-        ctx.record.method = session.req_header().method.to_string();
+        session.req_header().method.as_str().clone_into(&mut ctx.record.method);
         let admission = tokio::select! {
             biased;
             admission = admit::admit(gateway, session, ctx) => admission,

@@ -3,6 +3,7 @@
 //! A key without limits costs no round trip: its calls are counted when they end. With limits, the ledger's answer
 //! comes first, and a refusal says whose limit it was, what is left of it, and when to come back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
@@ -30,7 +31,7 @@ pub(super) struct Booking {
     demands: Demands,
     /// `None` where no limit asks for one.
     pub bound: Option<Bound>,
-    pub row: Row,
+    pub row: Arc<Row>,
     /// Which reservation of the request the next one is.
     next: u32,
     /// Balances when the first reservation was granted.
@@ -48,7 +49,7 @@ pub(super) struct KeyBudget {
 
 impl Booking {
     pub(super) fn new(demands: Demands, bound: Option<Bound>, row: Row, streams: bool) -> Self {
-        Self { demands, bound, row, next: 0, balances: Vec::new(), streams }
+        Self { demands, bound, row: Arc::new(row), next: 0, balances: Vec::new(), streams }
     }
 
     /// The key's own budget, as it stood with this request's reservation in it.
@@ -75,7 +76,7 @@ pub(super) async fn reserve(gateway: &Gateway, booking: &mut Booking, shared: &S
     let lease = LeaseId::new([booking.row.request_id.as_str(), ".", itoa::Buffer::new().format(booking.next)].concat());
     booking.next += 1;
     let Some(bound) = booking.bound else {
-        let counted = ledger.count(lease, booking.demands.charges.clone(), booking.row.clone());
+        let counted = ledger.count(lease, booking.demands.charges.clone(), Arc::clone(&booking.row));
         shared.purse.fill(counted.watching(booking.demands.soft.clone()), None);
         return Ok(());
     };
@@ -87,7 +88,7 @@ pub(super) async fn reserve(gateway: &Gateway, booking: &mut Booking, shared: &S
         charges: booking.demands.charges.clone(),
         throttles: booking.demands.throttles.clone(),
         soft: booking.demands.soft.clone(),
-        row: booking.row.clone(),
+        row: Arc::clone(&booking.row),
     };
     let mut refused = match ledger.reserve(ask).await {
         Ok(reservation) => {

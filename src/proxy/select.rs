@@ -11,7 +11,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::context::{Admitted, Attempt, Chosen, RequestContext, Stage};
 use super::shared::Silence;
 use super::watch::Watch;
-use super::{Gateway, failover, reserve, settle};
+use super::{Gateway, failover, head, reserve, settle};
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::{Metering, Streaming};
 use crate::config::Router;
@@ -241,7 +241,7 @@ pub(super) fn affinity(
         return None;
     }
     let names = &gateway.router.affinity_headers;
-    let header = names.iter().find_map(|name| headers.get(name.as_str())).map(http::HeaderValue::as_bytes);
+    let header = names.iter().find_map(|name| head::first(headers, name));
     let converses = matches!(
         metering,
         Metering::Converse

@@ -50,7 +50,7 @@ pub(super) fn measure(gateway: &Gateway, ctx: &mut RequestContext) {
     let route = route(admitted, attempt);
     if let Some(usage) = metered.usage.filter(|usage| served && !usage.is_empty()) {
         gateway.metrics.used(route, &usage);
-        record.usage = Some(UsageRecord::new(&usage));
+        record.usage = Some(UsageRecord(usage));
     }
     if let Err(reason) = cost {
         gateway.metrics.unpriced(admitted.call.operation.name, reason);
@@ -155,7 +155,7 @@ fn book(admitted: &Admitted, attempt: &Attempt, metered: &Metered, charged: Nano
 pub(super) fn charge_unanswered(gateway: &Gateway, admitted: &mut Admitted) -> NanoUsd {
     let charged = unknown(gateway, admitted, 0);
     if let Some(reservation) = admitted.shared.purse.take() {
-        let mut row = admitted.booking.as_ref().map(|booking| booking.row.clone()).unwrap_or_default();
+        let mut row = admitted.booking.as_ref().map(|booking| Row::clone(&booking.row)).unwrap_or_default();
         "unknown".clone_into(&mut row.certainty);
         let tokens =
             admitted.booking.as_ref().and_then(|booking| booking.bound.as_ref()).map_or(0, |bound| bound.tokens);
@@ -166,12 +166,12 @@ pub(super) fn charge_unanswered(gateway: &Gateway, admitted: &mut Admitted) -> N
 
 /// The line of the spend log.
 fn row(admitted: &Admitted, attempt: Option<&Attempt>, metered: &Metered, duration: Duration) -> Row {
-    let mut row = admitted.booking.as_ref().map(|booking| booking.row.clone()).unwrap_or_default();
+    let mut row = admitted.booking.as_ref().map(|booking| Row::clone(&booking.row)).unwrap_or_default();
     row.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if let Some(attempt) = attempt {
         row.model_id = model_id(admitted, attempt);
-        row.deployment = Some(attempt.target.id.to_string());
-        row.region = Some(attempt.target.region.to_string());
+        row.deployment = Some(attempt.target.id.as_str().to_owned());
+        row.region = Some(attempt.target.region.as_str().to_owned());
         row.status = attempt.status.unwrap_or_default().into();
     }
     if let Some(usage) = &metered.usage {
@@ -205,10 +205,9 @@ fn price(
     let Some(usage) = &metered.usage else {
         return set.ok_or("unknown_usage");
     };
-    let model_id = model_id(admitted, attempt);
     let target = &attempt.target;
     let query = Query {
-        model_id: model_id.as_deref().unwrap_or_default(),
+        model_id: called_model(admitted, attempt).unwrap_or_default(),
         region: target.region.as_str(),
         surface: Surface::Runtime,
         base_model: target.base_model.as_ref().map(ModelId::as_str),
@@ -229,8 +228,12 @@ fn price(
 
 /// The model id the attempt called, decoded: the deployment's, or what the client named.
 pub(super) fn model_id(admitted: &Admitted, attempt: &Attempt) -> Option<String> {
-    let own = attempt.target.model_id.as_ref().map(ToString::to_string);
-    own.or_else(|| admitted.called.clone()).or_else(|| admitted.facts.model_id.clone())
+    called_model(admitted, attempt).map(str::to_owned)
+}
+
+fn called_model<'a>(admitted: &'a Admitted, attempt: &'a Attempt) -> Option<&'a str> {
+    let own = attempt.target.model_id.as_ref().map(ModelId::as_str);
+    own.or(admitted.called.as_deref()).or(admitted.facts.model_id.as_deref())
 }
 
 fn certainty(metering: Metering, metered: &Metered) -> Option<&'static str> {
@@ -292,13 +295,13 @@ pub(super) fn settle(
         overhead = attempt.sent.map(|sent| sent.saturating_duration_since(admitted.read));
         first_byte = attempt.first_byte.map(|at| at.saturating_duration_since(ctx.arrived));
         record.attempts.push(AttemptRecord {
-            deployment: attempt.target.id.to_string(),
+            deployment: attempt.target.id.clone(),
             status: attempt.status,
             setback: None,
         });
-        record.deployment = Some(attempt.target.id.to_string());
-        record.region = Some(attempt.target.region.to_string());
-        record.model_id = model_id(admitted, attempt);
+        record.deployment = Some(attempt.target.id.clone());
+        record.region = Some(attempt.target.region.clone());
+        record.model_id = attempt.target.model_id.clone().or_else(|| called_model(admitted, attempt).map(ModelId::new));
         if record.status == 0 {
             record.status = attempt.status.unwrap_or(499);
         }

@@ -4,6 +4,8 @@
 //! request path only hands the record over; when the disk cannot keep up, records are dropped and counted rather than
 //! requests held up.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -11,9 +13,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
+use super::metrics::usage_dimensions;
 use crate::config::RequestLog;
+use crate::types::ids::{DeploymentId, ModelId, ModelName, Region};
 use crate::types::money::NanoUsd;
 use crate::types::usage::Usage;
 
@@ -23,11 +28,13 @@ const QUEUE: usize = 16_384;
 /// How long records gather before they are written together.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// What happened to one request. Fields that do not apply are left out.
+/// What happened to one request. Fields that do not apply are left out. What has to be formatted is by the thread that
+/// writes it.
 #[derive(Debug, Default, Serialize)]
 pub struct RequestRecord {
     /// RFC 3339, UTC, when the request arrived.
-    pub time: String,
+    #[serde(serialize_with = "shown")]
+    pub time: Timestamp,
     pub call_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aws_request_id: Option<String>,
@@ -50,13 +57,13 @@ pub struct RequestRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model_name: Option<String>,
+    pub model_name: Option<ModelName>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model_id: Option<String>,
+    pub model_id: Option<ModelId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub deployment: Option<String>,
+    pub deployment: Option<DeploymentId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
+    pub region: Option<Region>,
     pub attempts: Vec<AttemptRecord>,
     pub status: u16,
     /// Who is at fault, for anything but a success.
@@ -79,8 +86,8 @@ pub struct RequestRecord {
     pub usage_certainty: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_nano_usd: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost_usd: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown_if_any")]
+    pub cost_usd: Option<NanoUsd>,
     /// Why there is no cost: `unknown_usage`, `unpriced_model` …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unpriced: Option<String>,
@@ -97,7 +104,7 @@ pub struct RequestRecord {
 /// One attempt at one deployment.
 #[derive(Debug, Clone, Serialize)]
 pub struct AttemptRecord {
-    pub deployment: String,
+    pub deployment: DeploymentId,
     /// The upstream's status, where it answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -106,21 +113,26 @@ pub struct AttemptRecord {
     pub setback: Option<&'static str>,
 }
 
-/// [`Usage`] as the record shows it: only what is not zero.
-#[derive(Debug, Default, Serialize)]
-#[serde(transparent)]
-pub struct UsageRecord(serde_json::Map<String, serde_json::Value>);
+/// [`Usage`] as the record shows it: only what is not zero, by name.
+#[derive(Debug)]
+pub struct UsageRecord(pub Usage);
 
-impl UsageRecord {
-    #[must_use]
-    pub fn new(usage: &Usage) -> Self {
-        let mut map = serde_json::Map::new();
-        for (name, amount) in crate::telemetry::metrics::usage_dimensions(usage) {
-            if amount > 0 {
-                map.insert(name.to_owned(), amount.into());
-            }
-        }
-        Self(map)
+impl Serialize for UsageRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let used = usage_dimensions(&self.0).into_iter().filter(|(_, amount)| *amount > 0);
+        serializer.collect_map(used.collect::<BTreeMap<_, _>>())
+    }
+}
+
+fn shown<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[expect(clippy::ref_option, reason = "the signature serde asks for")]
+fn shown_if_any<S: Serializer>(value: &Option<impl fmt::Display>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
     }
 }
 
@@ -129,7 +141,7 @@ impl RequestRecord {
     pub fn add_cost(&mut self, cost: NanoUsd) {
         let sum = NanoUsd(self.cost_nano_usd.unwrap_or_default()).saturating_add(cost);
         self.cost_nano_usd = Some(sum.0);
-        self.cost_usd = Some(sum.to_string());
+        self.cost_usd = Some(sum);
     }
 }
 
@@ -260,12 +272,19 @@ fn report(result: io::Result<()>, failing: &mut bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::tokens::Tokens;
 
     #[test]
     fn a_record_is_one_line_whatever_a_client_sent() {
         let path = std::env::temp_dir().join(format!("dheera-record-{}", std::process::id()));
         let (recorder, writer) = Recorder::start(&RequestLog::File(path.clone())).unwrap();
-        let record = RequestRecord { model_name: Some("a\r\n{\"x\":1}".into()), status: 200, ..Default::default() };
+        let mut record = RequestRecord {
+            model_name: Some(ModelName::new("a\r\n{\"x\":1}")),
+            status: 200,
+            usage: Some(UsageRecord(Usage { output: Tokens(2), input: Tokens(1), ..Usage::default() })),
+            ..Default::default()
+        };
+        record.add_cost(NanoUsd(5));
         assert!(recorder.record(record));
         writer.unwrap().stop();
         let text = std::fs::read_to_string(&path).unwrap();
@@ -274,5 +293,8 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["model_name"], "a\r\n{\"x\":1}");
         assert_eq!(value["status"], 200);
+        assert_eq!(value["time"], "1970-01-01T00:00:00Z");
+        assert_eq!((&value["cost_nano_usd"], &value["cost_usd"]), (&5.into(), &"0.000000005".into()));
+        assert!(text.contains(r#""usage":{"input_tokens":1,"output_tokens":2}"#), "{text}");
     }
 }

@@ -53,7 +53,7 @@ async fn a_lease_holds_money_until_it_is_settled(store: Subject) {
     granted(&store.reserve(&reserve("l2", 60, &charges)).await);
     let beyond = [
         settle("l2", 70, &charges),
-        Op::Reset { account: AccountId::new("key/a/total"), spent: NanoUsd(5), row: row("r") },
+        Op::Reset { account: AccountId::new("key/a/total"), spent: NanoUsd(5), row: row("r").into() },
     ];
     assert_eq!(store.apply("n", 2, &beyond).await, 3);
     assert_eq!(store.balance("key/a/total").await, (5, 0, 10));
@@ -118,7 +118,7 @@ async fn rates_and_concurrency_are_limited(store: Subject) {
                 cost: NanoUsd(0),
                 tokens: 30,
                 charges: vec![],
-                row: row("t1"),
+                row: row("t1").into(),
             }],
         )
         .await;
@@ -198,7 +198,7 @@ async fn a_lease_grows_and_lives_on(store: Subject) {
         cost: NanoUsd(10),
         tokens: 0,
         charges: vec![],
-        row: row("x"),
+        row: row("x").into(),
     };
     store.apply("n", 1, &[bit(false), bit(false)]).await;
     assert_eq!(store.balance("a").await, (20, 60, 0));
@@ -323,7 +323,14 @@ async fn the_log_is_searched_by_pages_and_trimmed(store: Subject) {
             row.team_id = n.is_multiple_of(3).then(|| "t".to_owned());
             row.tags = vec![format!("tag-{}", n % 5)];
             row.key_id = format!("k{}", n % 2);
-            Op::Spend { lease: None, close: true, cost: NanoUsd(n), tokens: 0, charges: vec![charge("a", None)], row }
+            Op::Spend {
+                lease: None,
+                close: true,
+                cost: NanoUsd(n),
+                tokens: 0,
+                charges: vec![charge("a", None)],
+                row: row.into(),
+            }
         })
         .collect();
     store.apply("n", 1, &ops[..15]).await;
@@ -359,7 +366,7 @@ async fn days_are_summed(store: Subject) {
         let mut row = row("r");
         row.team_id = Some("t".to_owned());
         (row.prompt_tokens, row.completion_tokens) = (prompt_tokens, 3);
-        Op::Spend { lease: None, close: true, cost: NanoUsd(cost), tokens: 0, charges: vec![], row }
+        Op::Spend { lease: None, close: true, cost: NanoUsd(cost), tokens: 0, charges: vec![], row: row.into() }
     };
     store.apply("n", 1, &[spend(5, 10), spend(7, 0)]).await;
     let day = dheera_ai::budget::books::rollup::day(store.entries(10).await[0].at_ms);

@@ -175,7 +175,7 @@ impl Run {
             ttl_ms: self.rng.u64(1..50),
             charges,
             throttles,
-            row: self.row(step),
+            row: self.row(step).into(),
         }
     }
 
@@ -219,16 +219,18 @@ impl Run {
         let (lease, charges) = self.lease();
         match self.rng.u32(0..20) {
             0..3 => Op::Close { lease },
-            3 if self.rng.u32(0..10) == 0 => {
-                Op::Reset { account: self.account(), spent: NanoUsd(self.rng.u64(0..90_000_000)), row: self.row(step) }
-            }
+            3 if self.rng.u32(0..10) == 0 => Op::Reset {
+                account: self.account(),
+                spent: NanoUsd(self.rng.u64(0..90_000_000)),
+                row: self.row(step).into(),
+            },
             _ => Op::Spend {
                 lease: (self.rng.u32(0..25) != 0).then_some(lease),
                 close: self.rng.u32(0..4) != 0,
                 cost: NanoUsd(if self.rng.u32(0..6) == 0 { 0 } else { self.rng.u64(0..20_000_000) }),
                 tokens: self.rng.u64(0..8_000),
                 charges,
-                row: self.row(step),
+                row: self.row(step).into(),
             },
         }
     }

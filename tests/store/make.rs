@@ -25,7 +25,7 @@ pub fn reserve(lease: &str, amount: u64, charges: &[Charge]) -> Reserve {
         ttl_ms: 60_000,
         charges: charges.to_vec(),
         throttles: Vec::new(),
-        row: row(lease),
+        row: row(lease).into(),
     }
 }
 
@@ -37,7 +37,7 @@ pub fn settle(lease: &str, cost: u64, charges: &[Charge]) -> Op {
         cost: NanoUsd(cost),
         tokens: 0,
         charges: charges.to_vec(),
-        row: row(lease),
+        row: row(lease).into(),
     }
 }
 

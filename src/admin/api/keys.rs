@@ -217,7 +217,7 @@ impl Management {
                     user_id: record.user_id.clone(),
                     ..Row::default()
                 };
-                self.accounts.submit(Op::Reset { account: charge.account, spent: reset_to, row }).await?;
+                self.accounts.submit(Op::Reset { account: charge.account, spent: reset_to, row: row.into() }).await?;
             }
         }
         Ok(self.describe_key(&record).await?.into_answer())

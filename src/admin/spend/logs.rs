@@ -3,13 +3,15 @@
 //! An entry is what was booked, so a page also shows expired leases, their corrections (negative) and resets;
 //! `metadata.kind` tells them apart. The sum of all `spend` is what was spent.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::range::Days;
 use super::table::{self, Cell, Form, Line};
 use super::{Asked, Refusal, Spend};
 use crate::admin::request::Answer;
-use crate::budget::entry::{Entry, EntryKind, Row};
+use crate::budget::entry::{Entry, EntryKind};
 use crate::keys::record::SecretRecord;
 use crate::keys::secret_key;
 use crate::store::{EntryQuery, Kind};
@@ -114,7 +116,7 @@ fn line(entry: &Entry) -> Line {
 }
 
 fn nothing() -> Entry {
-    Entry { at_ms: 0, kind: EntryKind::Request, cost_nano_usd: 0, row: Row::default() }
+    Entry { at_ms: 0, kind: EntryKind::Request, cost_nano_usd: 0, row: Arc::default() }
 }
 
 fn moment(ms: u64) -> Cell {

@@ -194,7 +194,8 @@ fn entry() -> Entry {
             cache_read_tokens: 60,
             certainty: "exact".to_owned(),
             ..Row::default()
-        },
+        }
+        .into(),
     }
 }
 
@@ -250,8 +251,8 @@ async fn an_entry_is_told_in_litellms_words_with_its_exact_cost() {
 
 #[tokio::test]
 async fn entries_without_a_request_are_told_too() {
-    let expired = Entry { kind: EntryKind::Expired, row: Row::default(), ..entry() };
-    let corrected = Entry { kind: EntryKind::Corrected, cost_nano_usd: -1, row: Row::default(), ..entry() };
+    let expired = Entry { kind: EntryKind::Expired, row: Arc::default(), ..entry() };
+    let corrected = Entry { kind: EntryKind::Corrected, cost_nano_usd: -1, row: Arc::default(), ..entry() };
     let rig = rig(Books { entries: vec![expired, corrected], ..Books::default() });
     let told = rig.json("/spend/logs").await;
     assert_eq!(told["data"][0]["metadata"]["kind"], "expired");

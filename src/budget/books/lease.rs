@@ -2,6 +2,7 @@
 //! commands need: that they must not be opened again, and what was charged for one that expired.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ pub struct Open {
     pub(super) expires_at_ms: u64,
     pub(super) held: Vec<Held>,
     pub(super) tickets: Vec<Ticket>,
-    pub(super) row: Row,
+    pub(super) row: Arc<Row>,
 }
 
 /// What a lease counts on a throttle.
@@ -39,7 +40,7 @@ pub struct Expired {
     /// What of the charge no late settlement has taken yet.
     pub charged: NanoUsd,
     pub held: Vec<Held>,
-    pub row: Row,
+    pub row: Arc<Row>,
     /// Unix milliseconds.
     pub forget_at_ms: u64,
 }

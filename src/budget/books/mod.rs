@@ -15,6 +15,8 @@
 //!
 //! Pure: the time is an argument, and an earlier one than before counts as the same.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use self::account::{Account, Accounts, held};
@@ -171,7 +173,7 @@ impl Books {
             expires_at_ms: now_ms.saturating_add(request.ttl_ms),
             held,
             tickets,
-            row: request.row.clone(),
+            row: Arc::clone(&request.row),
         };
         self.leases.open(request.lease.clone(), lease);
         Reserved::Granted { balances: self.accounts.balances(&request.charges) }
@@ -388,7 +390,7 @@ impl Books {
     }
 
     /// The charge at expiry stands for the cost as far as it reaches; the rest of it goes back with `close`.
-    fn spend_expired(&mut self, now_ms: u64, id: &LeaseId, close: bool, cost: NanoUsd, row: &Row) {
+    fn spend_expired(&mut self, now_ms: u64, id: &LeaseId, close: bool, cost: NanoUsd, row: &Arc<Row>) {
         let Some(lease) = self.leases.expired_mut(id) else { return };
         let take = cost.min(lease.charged);
         lease.charged = lease.charged.saturating_sub(take);
@@ -427,7 +429,7 @@ impl Books {
 
     /// Ends a lease that expired; what was charged and not spent goes back. The log says it of `row`, else of the
     /// lease's own.
-    fn refund(&mut self, now_ms: u64, id: &LeaseId, row: Option<&Row>) {
+    fn refund(&mut self, now_ms: u64, id: &LeaseId, row: Option<&Arc<Row>>) {
         let Some(lease) = self.leases.take_expired(id) else { return };
         self.accounts.refund(&lease.held, lease.charged);
         self.correct(lease.charged, row.unwrap_or(&lease.row));
@@ -446,14 +448,14 @@ impl Books {
         self.leases.bury(id, now_ms.saturating_add(self.closed_kept_ms));
     }
 
-    fn correct(&mut self, amount: NanoUsd, row: &Row) {
+    fn correct(&mut self, amount: NanoUsd, row: &Arc<Row>) {
         if amount > NanoUsd::ZERO {
             self.enter(EntryKind::Corrected, -signed(amount), row);
         }
     }
 
-    fn enter(&mut self, kind: EntryKind, cost_nano_usd: i64, row: &Row) {
-        self.entries.push(Entry { at_ms: self.now_ms, kind, cost_nano_usd, row: row.clone() });
+    fn enter(&mut self, kind: EntryKind, cost_nano_usd: i64, row: &Arc<Row>) {
+        self.entries.push(Entry { at_ms: self.now_ms, kind, cost_nano_usd, row: Arc::clone(row) });
     }
 }
 

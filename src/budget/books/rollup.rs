@@ -88,7 +88,7 @@ mod tests {
             completion_tokens: 3,
             ..Row::default()
         };
-        let entry = |kind, cost_nano_usd| Entry { at_ms: 5, kind, cost_nano_usd, row: row.clone() };
+        let entry = |kind, cost_nano_usd| Entry { at_ms: 5, kind, cost_nano_usd, row: row.clone().into() };
         let sums = tally(&[
             entry(EntryKind::Expired, 100),
             entry(EntryKind::Request, 40),

@@ -3,6 +3,8 @@
 //! A line whose checksum is wrong was never written to its end; it is skipped. Texts in JSON cannot hold a raw line
 //! feed, so a torn line never swallows the next one.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::budget::command::{Charge, LeaseId, NodeId, Op};
@@ -21,7 +23,7 @@ pub struct Pending {
     /// The lease of this replica that the money is part of; `None`: `lease` is one of the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<LeaseId>,
-    pub row: Row,
+    pub row: Arc<Row>,
 }
 
 /// Opens a segment.
@@ -99,7 +101,7 @@ pub fn reserved(pending: &Pending) -> Vec<u8> {
     let mut line = Vec::with_capacity(ROW_BYTES);
     let begun = begin(&mut line);
     let mut object = Object::begin(&mut line);
-    object.text("is", "reserved");
+    object.word("is", "reserved");
     object.text("lease", lease.as_str());
     object.number("amount", amount.0);
     object.number("tokens", *tokens);
@@ -215,7 +217,7 @@ mod tests {
             tokens: 3,
             charges: Vec::new(),
             slice: None,
-            row: Row { request_id: "line\nfeed \u{1F600}".to_owned(), ..Row::default() },
+            row: Row { request_id: "line\nfeed \u{1F600}".to_owned(), ..Row::default() }.into(),
         }
     }
 
@@ -266,7 +268,7 @@ mod tests {
             cost: NanoUsd(6),
             tokens: 3,
             charges: charges.clone(),
-            row: row.clone(),
+            row: row.clone().into(),
         };
         let line = format!("{:08x} {json}", crc32fast::hash(json.as_bytes()));
         let record = Record::Op { number: 7, ends: Some(lease.clone()), op: spend.clone() };
@@ -280,7 +282,7 @@ mod tests {
             r#""tags":["a"],"status":200}}"#
         );
         let slice = Some(LeaseId::new("slice.1"));
-        let pending = Pending { lease, amount: NanoUsd(9), tokens: 3, charges, slice, row };
+        let pending = Pending { lease, amount: NanoUsd(9), tokens: 3, charges, slice, row: row.into() };
         let line = format!("{:08x} {json}", crc32fast::hash(json.as_bytes()));
         assert_eq!(read(line.as_bytes()), Some(Record::Reserved(pending.clone())));
         assert_eq!(reserved(&pending), format!("{line}\n").into_bytes());

@@ -54,7 +54,7 @@ fn ask(id: &str, amount: u64) -> Reserve {
         ttl_ms: 1_000,
         charges: vec![charge("key")],
         throttles: Vec::new(),
-        row: Row { request_id: id.to_owned(), ..Row::default() },
+        row: Row { request_id: id.to_owned(), ..Row::default() }.into(),
     }
 }
 
@@ -65,7 +65,7 @@ fn spend(id: &str, cost: u64, row: Row) -> Op {
         cost: NanoUsd(cost),
         tokens: 0,
         charges: vec![charge("key")],
-        row: Row { request_id: id.to_owned(), ..row },
+        row: Row { request_id: id.to_owned(), ..row }.into(),
     }
 }
 

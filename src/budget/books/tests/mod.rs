@@ -36,7 +36,7 @@ fn ask(id: &str, amount: u64, charges: &[Charge]) -> Reserve {
         ttl_ms: 120_000,
         charges: charges.to_vec(),
         throttles: Vec::new(),
-        row: Row { request_id: id.to_owned(), ..Row::default() },
+        row: Row { request_id: id.to_owned(), ..Row::default() }.into(),
     }
 }
 
@@ -47,7 +47,7 @@ fn spend(id: Option<&str>, close: bool, cost: u64, charges: &[Charge]) -> Op {
         cost: NanoUsd(cost),
         tokens: 0,
         charges: charges.to_vec(),
-        row: Row { request_id: id.unwrap_or("none").to_owned(), ..Row::default() },
+        row: Row { request_id: id.unwrap_or("none").to_owned(), ..Row::default() }.into(),
     }
 }
 
@@ -251,7 +251,7 @@ fn tokens_are_estimated_at_admission_and_corrected_at_the_end() {
         cost: NanoUsd::ZERO,
         tokens: 100,
         charges: Vec::new(),
-        row: Row::default(),
+        row: Arc::default(),
     };
     node.send(&mut books, T, ended);
     assert!(is_granted(&books.reserve(T, &request)));
@@ -283,7 +283,7 @@ fn a_reset_sets_what_was_spent_and_leaves_reservations() {
     books.reserve(T, &ask("late", 30, &charges));
     books.reap(T + 120_000, 1);
     books.reserve(T + 120_000, &ask("a", 50, &charges));
-    let reset = Op::Reset { account: account("key"), spent: NanoUsd(4), row: Row::default() };
+    let reset = Op::Reset { account: account("key"), spent: NanoUsd(4), row: Arc::default() };
     node.send(&mut books, T + 120_000, reset);
     assert_eq!(balance(&books, "key"), (4, 50, 0));
     node.send(&mut books, T + 120_000, Op::Close { lease: lease("late") });

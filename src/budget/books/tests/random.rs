@@ -5,6 +5,7 @@
 //! The same seed is the same history; a failure is preceded by its seed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fastrand::Rng;
 
@@ -105,7 +106,7 @@ impl World {
         let amount = if self.rng.u8(..10) == 0 { 0 } else { self.rng.u64(1..120) };
         let id = format!("lease-{}", self.leases.len());
         let mut request = ask(&id, amount, &charges);
-        request.row = row(&charges);
+        request.row = row(&charges).into();
         request.tokens = self.rng.u64(..400);
         request.ttl_ms = self.rng.u64(1..90_000);
         for name in ["rate/a", "rate/b"] {
@@ -130,7 +131,7 @@ impl World {
         let op = match (self.rng.u8(..20), of) {
             (0, _) if self.rewrites && !self.accounts.is_empty() => {
                 let name = &self.accounts[self.rng.usize(..self.accounts.len())];
-                Op::Reset { account: account(name), spent: NanoUsd(self.rng.u64(..200)), row: Row::default() }
+                Op::Reset { account: account(name), spent: NanoUsd(self.rng.u64(..200)), row: Arc::default() }
             }
             (1..4, Some(of)) => Op::Close { lease: of.lease },
             (4..19, Some(of)) => {
@@ -155,7 +156,7 @@ impl World {
     fn spend(&mut self, id: Option<&str>, close: bool, cost: u64, charges: &[Charge]) -> Op {
         let mut op = spend(id, close, cost, charges);
         if let Op::Spend { row: of, tokens, .. } = &mut op {
-            *of = row(charges);
+            *of = row(charges).into();
             *tokens = self.rng.u64(..800);
         }
         op

@@ -52,7 +52,7 @@ fn ask(id: &str, amount: u64) -> Reserve {
             tpm: None,
             parallel: Some(2),
         }],
-        row: Row { request_id: id.to_owned(), ..Row::default() },
+        row: Row { request_id: id.to_owned(), ..Row::default() }.into(),
     }
 }
 
@@ -63,7 +63,7 @@ fn spend(id: &str, cost: u64) -> Op {
         cost: NanoUsd(cost),
         tokens: 0,
         charges: charges(),
-        row: Row { request_id: id.to_owned(), ..Row::default() },
+        row: Row { request_id: id.to_owned(), ..Row::default() }.into(),
     }
 }
 
