@@ -209,3 +209,34 @@ impl Admitted {
 pub(super) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
+
+/// The same as text, without needless zeros: `12`, `0.25`.
+pub(super) fn milliseconds_text(duration: Duration) -> String {
+    let micros = duration.as_nanos().saturating_add(500) / 1_000;
+    let (whole, fraction) = (micros / 1_000, micros % 1_000);
+    let mut text = String::with_capacity(16);
+    text.push_str(itoa::Buffer::new().format(whole));
+    if fraction > 0 {
+        text.push('.');
+        // A digit in front keeps the zeros that follow the point.
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(1_000 + fraction).get(1..).unwrap_or_default();
+        text.push_str(digits.trim_end_matches('0'));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_are_written_as_they_are_recorded() {
+        for nanos in
+            [0, 499, 500, 999, 1_000, 10_000, 99_999, 250_000, 1_000_000, 1_020_499, 85_897_000, 3_600_000_000_600]
+        {
+            let duration = Duration::from_nanos(nanos);
+            assert_eq!(milliseconds_text(duration), milliseconds(duration).to_string(), "{nanos}");
+        }
+    }
+}

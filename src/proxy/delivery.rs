@@ -18,6 +18,7 @@ use pingora_core::{Error, ErrorType, Result};
 use super::alarm::{Alarm, Ring};
 use super::event_stream::{Ended, EventStream};
 use super::pace::Pace;
+use super::respond;
 use super::shared::{
     BROKE_FIRST, BUDGET_SPENT, DAMAGED, Flaw, STOPPING, Shared, Silence, TOTAL_TIMEOUT, UPSTREAM_SILENT, is_overdue,
 };
@@ -422,11 +423,7 @@ impl Delivery {
         let mut tasks = self.held.take().map(|held| held.tasks).unwrap_or_default();
         let late = self.shared.take_late_headers();
         if let Some(HttpTask::Header(header, _)) = tasks.iter_mut().find(|task| matches!(task, HttpTask::Header(..))) {
-            for (name, value) in late {
-                if let Err(error) = header.insert_header(name, value) {
-                    log::warn!("header {name} left out: {error}");
-                }
-            }
+            respond::add(header, late);
         }
         Some(tasks)
     }

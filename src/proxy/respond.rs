@@ -9,10 +9,10 @@ use pingora_core::{Error, ErrorType as PingoraErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::context::{Admitted, Attempt, RequestContext, milliseconds};
+use super::context::{Admitted, Attempt, RequestContext, milliseconds, milliseconds_text};
 use super::event_stream::LastWords;
 use super::reserve::Booking;
-use super::shared::Flaw;
+use super::shared::{Flaw, Headers};
 use super::{Gateway, LocalAnswer, failover, settle, watch};
 use crate::aws::eventstream;
 use crate::aws::operation::{Metering, Streaming};
@@ -24,13 +24,16 @@ const LINGER: Duration = Duration::from_millis(500);
 /// And so much of it: a client on this machine can send gigabytes in that time.
 const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// So many headers of ours an answer has at most.
+const HEADERS_MAX: usize = 11;
+
 /// Before the header of an upstream's answer leaves: reads what it says about usage, adds our headers.
 pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) -> Result<()> {
     if response.status.is_informational() {
         return Ok(());
     }
     let call_id = ctx.record.call_id.clone();
-    let failed_attempts = ctx.record.attempts.len();
+    let attempts = ctx.record.attempts.len() + 1;
     let arrived = ctx.arrived;
     let Some((admitted, attempt)) = ctx.dispatched_mut() else {
         return Error::e_explain(PingoraErrorType::InternalError, "an answer to a request that was not dispatched");
@@ -54,33 +57,19 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
         Streaming::EventStream | Streaming::Bidirectional => false,
     };
     let error_type = header_text(response, "x-amzn-errortype");
-    watch::begin(admitted, attempt, response, error_type.as_ref());
-    if whole {
-        admitted.shared.hold();
-    } else if takes_frames(response)
+    let held = watch::begin(admitted, attempt, response, error_type.as_ref()) || whole;
+    if !whole
+        && takes_frames(response)
         && let Some(exceptions) = LastWords::of(admitted.call.operation.stream_exceptions)
     {
         admitted.shared.last_words(exceptions);
     }
-    let overhead = attempt.sent.map_or(Duration::ZERO, |sent| sent.saturating_duration_since(admitted.read));
-    let ours = [
-        ("x-dheera-ai-call-id", call_id),
-        ("x-dheera-ai-deployment", attempt.target.id.to_string()),
-        ("x-dheera-ai-region", attempt.target.region.to_string()),
-        ("x-dheera-ai-attempts", (failed_attempts + 1).to_string()),
-        ("x-dheera-ai-overhead-duration-ms", milliseconds(overhead).to_string()),
-    ];
-    let model_id = settle::model_id(admitted, attempt);
-    let budget = admitted.booking.as_ref().map(budget_headers).unwrap_or_default();
     let aws_request_id = header_text(response, "x-amzn-requestid");
-    for (name, value) in ours {
-        response.insert_header(name, value)?;
-    }
-    for (name, value) in budget {
-        response.insert_header(name, value)?;
-    }
-    if let Some(model_id) = model_id {
-        response.insert_header("x-dheera-ai-model-id", model_id)?;
+    let ours = our_headers(admitted, attempt, call_id, attempts);
+    if held {
+        admitted.shared.hold(ours);
+    } else {
+        add(response, ours);
     }
     ctx.record.aws_request_id = aws_request_id;
     ctx.record.error_type = error_type.filter(|_| status >= 400);
@@ -88,9 +77,38 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
     Ok(())
 }
 
+/// What is known by now of what the answer's header says of the call. Of an answer that is held, its cost is added, and
+/// what the key has spent then.
+fn our_headers(admitted: &Admitted, attempt: &Attempt, call_id: String, attempts: usize) -> Headers {
+    let overhead = attempt.sent.map_or(Duration::ZERO, |sent| sent.saturating_duration_since(admitted.read));
+    let mut headers = Vec::with_capacity(HEADERS_MAX);
+    headers.extend([
+        ("x-dheera-ai-call-id", call_id),
+        ("x-dheera-ai-deployment", attempt.target.id.to_string()),
+        ("x-dheera-ai-region", attempt.target.region.to_string()),
+        ("x-dheera-ai-attempts", attempts.to_string()),
+        ("x-dheera-ai-overhead-duration-ms", milliseconds_text(overhead)),
+    ]);
+    if let Some(booking) = &admitted.booking {
+        add_budget(&mut headers, booking);
+    }
+    if let Some(model_id) = settle::model_id(admitted, attempt) {
+        headers.push(("x-dheera-ai-model-id", model_id));
+    }
+    headers
+}
+
+/// Gives an answer headers of ours, in place of those of the same names. One that no header can hold is left out.
+pub(super) fn add(response: &mut ResponseHeader, headers: Headers) {
+    for (name, value) in headers {
+        if let Err(error) = response.insert_header(name, value) {
+            log::warn!("header {name} left out: {error}");
+        }
+    }
+}
+
 /// What the key has spent, may spend and has left, as far as it is known.
-fn budget_headers(booking: &Booking) -> Vec<(&'static str, String)> {
-    let mut headers = Vec::new();
+fn add_budget(headers: &mut Headers, booking: &Booking) {
     if let Some(budget) = booking.key_budget() {
         headers.push(("x-dheera-ai-key-spend", budget.spent.to_usd_number()));
         if let Some(limit) = budget.limit {
@@ -102,7 +120,6 @@ fn budget_headers(booking: &Booking) -> Vec<(&'static str, String)> {
     if booking.soft_budget_reached() {
         headers.push(("x-dheera-ai-budget-warning", "soft_budget_reached".to_owned()));
     }
-    headers
 }
 
 /// Reads usage out of a piece of the answer. Synchronous, and never alters a byte.

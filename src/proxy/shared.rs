@@ -67,13 +67,16 @@ const AWAITED: u8 = 1;
 /// The same, but nothing leaves.
 const HELD: u8 = 2;
 
+/// Headers of ours.
+pub(super) type Headers = Vec<(&'static str, String)>;
+
 #[derive(Debug, Default)]
 struct State {
     silence: Option<Silence>,
     /// The attempt's own connection, while Pingora holds it.
     upstream: Option<RawFd>,
-    /// Headers to add to a held answer.
-    late_headers: Vec<(&'static str, String)>,
+    /// Headers of ours for a held answer, in the order in which it gets them.
+    late_headers: Headers,
     hold: bool,
     /// Set when the answer that begins is an event stream.
     last_words: Option<LastWords>,
@@ -251,14 +254,20 @@ impl Shared {
         self.lock().client_rate_min
     }
 
-    /// Asks to hold the header of this answer until its body is complete.
-    pub(super) fn hold(&self) {
-        self.lock().hold = true;
+    /// Asks to hold the header of this answer until its body is complete, and then to add `headers` to it.
+    pub(super) fn hold(&self, headers: Headers) {
+        let mut state = self.lock();
+        state.hold = true;
+        state.late_headers = headers;
     }
 
     /// Adds a header to the answer that is being held, in place of one of that name; without effect once it has left.
     pub(super) fn add_header(&self, name: &'static str, value: String) {
-        self.lock().late_headers.push((name, value));
+        let mut state = self.lock();
+        match state.late_headers.iter_mut().find(|(present, _)| *present == name) {
+            Some((_, present)) => *present = value,
+            None => state.late_headers.push((name, value)),
+        }
     }
 
     /// Announces an event stream, and what to tell the client should it have to end before its time.
@@ -293,7 +302,7 @@ impl Shared {
         std::mem::take(&mut self.lock().hold)
     }
 
-    pub(super) fn take_late_headers(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn take_late_headers(&self) -> Headers {
         std::mem::take(&mut self.lock().late_headers)
     }
 

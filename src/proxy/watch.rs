@@ -35,22 +35,22 @@ impl Watch {
 }
 
 /// The header of an answer, with AWS's `error_type`: decides what to watch for, and whether its first bytes have to wait.
+/// True for an answer that has to be held until it is complete.
 pub(super) fn begin(
     admitted: &Admitted,
     attempt: &mut Attempt,
     response: &ResponseHeader,
     error_type: Option<&String>,
-) {
+) -> bool {
     let text = |name: header::HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
     let plain = text(header::CONTENT_ENCODING).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
     if response.status == http::StatusCode::BAD_REQUEST && plain && admitted.shared.watches_context_window() {
         attempt.watch.refusal = Some(Vec::new());
         attempt.watch.error_type = error_type.cloned();
-        admitted.shared.hold();
-        return;
+        return true;
     }
     if !response.status.is_success() || !plain {
-        return;
+        return false;
     }
     let media_type = text(header::CONTENT_TYPE).unwrap_or_default();
     attempt.watch.first_event = match admitted.call.operation.streaming {
@@ -64,6 +64,7 @@ pub(super) fn begin(
         // Where nobody else can be asked, a frame that arrives is a frame that leaves.
         admitted.shared.await_content(admitted.may_go_on());
     }
+    false
 }
 
 fn is_lines(media_type: &str) -> bool {
