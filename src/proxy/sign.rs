@@ -3,9 +3,10 @@
 //! Nothing is removed from the client's header; what goes upstream is chosen, by an allow-list. So no key, cookie,
 //! hop-by-hop header or signature of the client can leave by being forgotten.
 
+use std::borrow::Cow;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
@@ -17,6 +18,9 @@ use crate::aws::sigv4::{ChunkSigner, STREAMING_EVENTS_PAYLOAD, Scope, SignableRe
 use crate::credentials::UpstreamAuth;
 use crate::error::Failure;
 use crate::types::ids::ModelId;
+
+/// So many headers of ours a request has at most.
+const OURS_MAX: usize = 7;
 
 /// A request that may be sent.
 pub(super) struct Signed {
@@ -41,21 +45,24 @@ fn build(gateway: &Gateway, admitted: &Admitted, attempt: &Attempt, client: &Req
     let streamed = call.operation.streaming == Streaming::Bidirectional;
     let path = call.upstream_path(attempt.target.model_id.as_ref().map(ModelId::as_str));
     let path = [host.endpoint.path_prefix.as_str(), &path].concat();
-    let target = if call.query.is_empty() { path.clone() } else { [path.as_str(), "?", &call.query].concat() };
+    let target =
+        if call.query.is_empty() { Cow::from(&path) } else { Cow::from([path.as_str(), "?", &call.query].concat()) };
     let passed = passing_headers(&client.headers, call.operation);
-    let mut header = RequestHeader::build(client.method.clone(), target.as_bytes(), Some(passed.len() + 7))?;
+    // Without the second map, in which Pingora keeps how a client wrote the names: they go out as Pingora writes them.
+    let hint = Some(passed.len() + OURS_MAX);
+    let mut header = RequestHeader::build_no_case(client.method.clone(), target.as_bytes(), hint)?;
     header.set_version(client.version);
     header.insert_header("host", host.authority.as_str())?;
     // Silence would allow any coding (RFC 9110), and what is compressed takes no further frame. Unsigned, as boto3 does.
-    header.insert_header("accept-encoding", "identity")?;
-    for (name, value) in &passed {
-        header.append_header((*name).to_owned(), *value)?;
+    header.insert_header("accept-encoding", HeaderValue::from_static("identity"))?;
+    for Passed { name, value, .. } in &passed {
+        header.append_header(*name, (*value).clone())?;
     }
     let has_length = client.headers.contains_key(http::header::CONTENT_LENGTH)
         || admitted.body.bytes > 0
         || matches!(client.method.as_str(), "POST" | "PUT" | "PATCH");
     if !streamed && has_length {
-        header.insert_header("content-length", admitted.body.bytes.to_string())?;
+        header.insert_header("content-length", admitted.body.bytes)?;
     }
     let credentials = match &attempt.auth {
         UpstreamAuth::SigV4(credentials) => credentials,
@@ -72,12 +79,14 @@ fn build(gateway: &Gateway, admitted: &Admitted, attempt: &Attempt, client: &Req
         credentials.session_token.as_ref().map(|token| ("x-amz-security-token", token.expose())),
         streamed.then_some(("x-amz-content-sha256", payload)),
     ];
-    let mut signed = vec![("host", host.authority.as_str())];
+    let mut signed = Vec::with_capacity(passed.len() + OURS_MAX);
+    signed.push(("host", host.authority.as_str()));
     for (name, value) in ours.into_iter().flatten() {
         header.insert_header(name, value)?;
         signed.push((name, value));
     }
-    signed.extend(passed.iter().filter(|(name, _)| is_signed(name)));
+    let passed = passed.iter().map(|passed| (passed.name.as_str(), passed.text));
+    signed.extend(passed.filter(|(name, _)| is_signed(name)));
     let request = SignableRequest {
         method: client.method.as_str(),
         path: &path,
@@ -113,12 +122,20 @@ pub(super) fn check_passing_headers(headers: &HeaderMap, operation: &Operation) 
     }
 }
 
+/// A header of the client's that goes upstream.
+struct Passed<'h> {
+    name: &'h HeaderName,
+    value: &'h HeaderValue,
+    /// The value once more.
+    text: &'h str,
+}
+
 /// The client's headers that go upstream. Those that can be left out are, where they are not visible ASCII.
-fn passing_headers<'h>(headers: &'h HeaderMap, operation: &Operation) -> Vec<(&'h str, &'h str)> {
+fn passing_headers<'h>(headers: &'h HeaderMap, operation: &Operation) -> Vec<Passed<'h>> {
     headers
         .iter()
         .filter(|(name, _)| passes(name.as_str(), operation))
-        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+        .filter_map(|(name, value)| Some(Passed { name, value, text: value.to_str().ok()? }))
         .collect()
 }
 
