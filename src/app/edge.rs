@@ -112,7 +112,8 @@ impl ServerApp for Prompt {
         let open = stream.get_ssl_digest().is_none().then(|| self.connections.open());
         let standing = open.as_ref().map_or_else(|| self.connections.standing(), Open::standing);
         if open.is_some() && standing.is_refused() {
-            self.connections.refuse(stream, standing).await;
+            // Boxed: its room would be kept for each connection, as long as it is open.
+            Box::pin(self.connections.refuse(stream, standing)).await;
             return None;
         }
         let spare = standing != Standing::Regular;

@@ -63,7 +63,7 @@ impl Purse {
             return true;
         }
         let needed = NanoUsd(self.needed.load(Ordering::Relaxed));
-        let (mut reservation, ahead) = {
+        let (reservation, ahead) = {
             let mut held = self.lock();
             let (Some(ahead), Some(amount)) = (held.ahead, held.reservation.as_ref().map(Reservation::amount)) else {
                 return true;
@@ -76,6 +76,12 @@ impl Purse {
             };
             (reservation, ahead)
         };
+        // Boxed, because it is rare and large, and this is asked for each frame of each stream.
+        Box::pin(self.grow(reservation, needed, ahead)).await
+    }
+
+    /// Has `reservation` cover what is `needed` and as much more as `ahead` says. False when there is not enough.
+    async fn grow(&self, mut reservation: Reservation, needed: NanoUsd, ahead: NanoUsd) -> bool {
         let had = reservation.amount();
         let exhausted = match reservation.extend_to(needed.saturating_add(ahead)).await {
             // While the store is away, what is set aside still lasts a while.

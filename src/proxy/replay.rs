@@ -26,9 +26,12 @@ use super::shared::Shared;
 
 /// Holds the way back: the real session returns here when the replaying one is dropped.
 pub(super) struct Slot {
-    home: Arc<Mutex<Option<ServerSession>>>,
+    home: Home,
     shared: Arc<Shared>,
 }
+
+/// Where the real session waits for the way back: a place of a few bytes, for as long as the answer is under way.
+type Home = Arc<Mutex<Option<Box<ServerSession>>>>;
 
 impl Slot {
     /// Puts a session of ours in the place of the real one.
@@ -36,7 +39,7 @@ impl Slot {
         let slot = Self { home: Arc::default(), shared: Arc::clone(&shared) };
         let real = std::mem::replace(session, ServerSession::new_custom(Box::new(())));
         *session = ServerSession::new_custom(Box::new(ReplaySession {
-            real: Some(real),
+            real: Some(Box::new(real)),
             home: Arc::clone(&slot.home),
             // One piece, whatever it came in: Pingora does not listen to the client while several wait to be sent.
             chunks: if body.is_empty() { Vec::new() } else { vec![body] },
@@ -55,15 +58,15 @@ impl Slot {
         // Dropping the replaying session sends the real one home.
         *session = ServerSession::new_custom(Box::new(()));
         if let Some(real) = self.home.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            *session = real;
+            *session = *real;
         }
     }
 }
 
 struct ReplaySession {
     /// `None` only after `drop` sent it home.
-    real: Option<ServerSession>,
-    home: Arc<Mutex<Option<ServerSession>>>,
+    real: Option<Box<ServerSession>>,
+    home: Home,
     chunks: Vec<Bytes>,
     /// Which of them is replayed next.
     next: usize,
@@ -103,7 +106,8 @@ impl ReplaySession {
                 Ok(Heard::Body(body)) => return Ok(body),
                 Ok(Heard::Left) => {}
                 Err(error) => {
-                    delivery.break_off(real, &error).await?;
+                    // Boxed, because it is rare and large, and there is a wait for each frame of each stream.
+                    Box::pin(delivery.break_off(real, &error)).await?;
                     delivery.let_go(error)?;
                 }
             }

@@ -70,6 +70,8 @@ pub(super) fn header(ctx: &mut RequestContext, response: &mut ResponseHeader) ->
         admitted.shared.hold(ours);
     } else {
         add(response, ours);
+        // Pingora keeps it as long as the stream, and growing has given it room for twice what it holds.
+        *response = response.clone();
     }
     ctx.record.aws_request_id = aws_request_id;
     ctx.record.error_type = error_type.filter(|_| status >= 400);

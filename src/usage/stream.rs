@@ -54,8 +54,11 @@ pub(super) struct EventReader {
 #[derive(Debug)]
 struct Events {
     dialect: Dialect,
-    envelope: Option<Scanner>,
-    scanner: Scanner,
+    /// Where usage may stand in a document.
+    sites: &'static [Site],
+    /// Both are made for the first document: as a rule that is the last event of a stream.
+    scanner: Option<Box<Scanner>>,
+    envelope: Option<Box<Scanner>>,
     decoded: Vec<u8>,
     /// What the headers of the last event said of it. The next one has the same as a rule.
     last: (Vec<u8>, Matter),
@@ -94,8 +97,9 @@ impl EventReader {
             decoder: Decoder::new(Limits::default()),
             events: Events {
                 dialect,
-                envelope: (dialect == Dialect::Chunks).then(|| Scanner::new(family::CHUNK)),
-                scanner: Scanner::new(sites),
+                sites,
+                scanner: None,
+                envelope: None,
                 decoded: Vec::new(),
                 last: (Vec::new(), Matter::Nothing),
                 tally: Tally::default(),
@@ -205,21 +209,20 @@ impl Events {
     /// Reads one JSON document; a malformed one says nothing.
     fn document(&mut self, json: &[u8], sum: bool) {
         let mut document = Document::default();
-        self.scanner.reset();
-        if self.scanner.push(json, &mut document).is_ok() && self.scanner.complete() {
+        let scanner = self.scanner.get_or_insert_with(|| Box::new(Scanner::new(self.sites)));
+        scanner.reset();
+        if scanner.push(json, &mut document).is_ok() && scanner.complete() {
             self.tally.absorb(document, sum);
         }
     }
 
     /// The model's own event, in base64 inside the payload.
     fn chunk(&mut self, payload: &[u8]) {
-        let Some(mut envelope) = self.envelope.take() else { return };
+        let envelope = self.envelope.get_or_insert_with(|| Box::new(Scanner::new(family::CHUNK)));
         let mut decoded = std::mem::take(&mut self.decoded);
         let mut found = Unwrap { decoded: &mut decoded, ok: false };
         envelope.reset();
-        let whole = envelope.push(payload, &mut found).is_ok() && found.ok;
-        self.envelope = Some(envelope);
-        if whole {
+        if envelope.push(payload, &mut found).is_ok() && found.ok {
             self.document(&decoded, false);
         }
         if decoded.capacity() <= BUFFER_BYTES_KEPT {
