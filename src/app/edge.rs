@@ -34,9 +34,9 @@ const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Bytes by which Pingora tells HTTP/2 from HTTP/1 on a plain port, RFC 9113 section 3.4. Any HTTP/1.1 head is longer.
 const PREFACE_BYTES: usize = 24;
 
-/// What is read ahead of a connection. Pingora's 64 KiB for each one that is silent would be more than a gigabyte of 20,000;
-/// a head, or a record of TLS, fits here, and longer bodies are read past it.
-const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// What is read ahead of a connection, which keeps so much memory as long as it is open: Pingora's 64 KiB for each one that
+/// is silent would be more than a gigabyte of 20,000. Heads fit here as a rule; what reads more at once reads past it.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// How long a connection beyond the limit has for its head.
 const SPARE_PATIENCE: Duration = Duration::from_secs(1);

@@ -32,7 +32,7 @@ const UPSTREAM_CONNECTIONS_KEPT: usize = 4096;
 /// As `proxy::select` has it.
 const KEEPALIVE: Duration = Duration::from_secs(50);
 /// As `app::edge` has it.
-const READ_BUFFER_BYTES: usize = 16 * 1024;
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Pingora alone, passing everything through to one upstream.
 #[derive(Debug, Parser)]
