@@ -39,6 +39,8 @@ const WINDOW_TOKENS: u64 = 1_000_000;
 const BETA_OUTPUT_TOKENS: u64 = 128_000;
 /// With which share a conversation without a known end begins, in tokens.
 const OPEN_ENDED_TOKENS: u64 = 16_384;
+/// The ways in which a prompt of one length may be billed.
+const SPLITS_MAX: usize = 4;
 
 /// A call that is about to be made.
 #[derive(Debug, Clone, Copy)]
@@ -199,9 +201,7 @@ impl<'a> Estimate<'a> {
         let bound = match facts.metering {
             Metering::ApplyGuardrail | Metering::GuardrailChecks => estimate.guardrail_call(),
             Metering::InvokeModelBidirectional => estimate.conversation(),
-            _ if by_request => {
-                estimate.dearest(&std::iter::once(estimate.pieces())).map(Bound::fixed).ok_or(Unbounded::UnpricedModel)
-            }
+            _ if by_request => estimate.dearest(&[estimate.pieces()]).map(Bound::fixed).ok_or(Unbounded::UnpricedModel),
             _ => estimate.tokens(),
         };
         match (bound, set) {
@@ -215,9 +215,8 @@ impl<'a> Estimate<'a> {
 
     /// The dearest of some usages under the terms that may apply. What has no price is no part of it: such an answer
     /// would be settled as one of unknown cost.
-    fn dearest(&self, usages: &(impl Iterator<Item = Usage> + Clone)) -> Option<NanoUsd> {
-        let under =
-            |terms: &'_ Terms| usages.clone().filter_map(|usage| cost::cost(self.price, &usage, terms).ok()).max();
+    fn dearest(&self, usages: &[Usage]) -> Option<NanoUsd> {
+        let under = |terms: &Terms| usages.iter().filter_map(|usage| cost::cost(self.price, usage, terms).ok()).max();
         self.terms.iter().filter_map(under).max()
     }
 
@@ -245,18 +244,19 @@ impl<'a> Estimate<'a> {
         let pieces = self.pieces();
         let totals: Vec<u64> =
             self.price.long_context_thresholds().filter(|threshold| *threshold < input).chain([input]).collect();
-        let split = |output: u64| {
+        let mut usages = Vec::with_capacity(SPLITS_MAX * totals.len());
+        for total in &totals {
+            self.split(*total, pieces, &mut usages);
+        }
+        let mut answered = |output: u64| {
             let guardrail = self.guardrail_in_call(output);
-            totals.iter().flat_map(move |total| {
-                self.splits(*total).map(move |usage| Usage {
-                    output: Tokens(output),
-                    guardrail,
-                    ..with_input(pieces, &usage)
-                })
-            })
+            for usage in &mut usages {
+                (usage.output, usage.guardrail) = (Tokens(output), guardrail);
+            }
+            self.dearest(&usages)
         };
-        let cost = self.dearest(&split(output)).ok_or(Unbounded::UnpricedModel)?;
-        let input_cost = self.dearest(&split(0)).unwrap_or(cost).min(cost);
+        let cost = answered(output).ok_or(Unbounded::UnpricedModel)?;
+        let input_cost = answered(0).unwrap_or(cost).min(cost);
         let tiers = || self.terms.iter().map(PricedTier::of);
         let listed = |dimension| {
             let of = |total: &u64| tiers().filter_map(|tier| self.price.listed(dimension, *total, tier)).max();
@@ -276,22 +276,21 @@ impl<'a> Estimate<'a> {
         })
     }
 
-    /// The ways in which a prompt may be billed. A cost is linear in them, so that none in between is dearer.
-    fn splits(&self, total: u64) -> impl Iterator<Item = Usage> + Clone + use<> {
+    /// The ways in which a prompt may be billed, beside `pieces`. A cost is linear in them, so that none in between is
+    /// dearer.
+    fn split(&self, total: u64, pieces: Usage, into: &mut Vec<Usage>) {
         let total = Tokens(total);
-        let none = Usage::default();
         let seen = self.seen;
         // Other makers' models may write to their cache without being asked.
         let writes = seen.cache_marker || self.maker != Maker::Anthropic;
-        let long = seen.cache_marker && seen.cache_long;
-        [
-            Some(Usage { input: total, ..none }),
-            Some(Usage { cache_read: total, ..none }),
-            writes.then_some(Usage { cache_write_5m: total, ..none }),
-            long.then_some(Usage { cache_write_1h: total, ..none }),
-        ]
-        .into_iter()
-        .flatten()
+        into.push(Usage { input: total, ..pieces });
+        into.push(Usage { cache_read: total, ..pieces });
+        if writes {
+            into.push(Usage { cache_write_5m: total, ..pieces });
+        }
+        if seen.cache_marker && seen.cache_long {
+            into.push(Usage { cache_write_1h: total, ..pieces });
+        }
     }
 
     /// The most tokens the prompt may have.
@@ -396,16 +395,6 @@ fn priced_by_request(facts: &RequestFacts) -> bool {
             _ => false,
         },
         _ => false,
-    }
-}
-
-const fn with_input(pieces: Usage, split: &Usage) -> Usage {
-    Usage {
-        input: split.input,
-        cache_read: split.cache_read,
-        cache_write_5m: split.cache_write_5m,
-        cache_write_1h: split.cache_write_1h,
-        ..pieces
     }
 }
 

@@ -263,7 +263,7 @@ impl<'a> Party<'a> {
         name.push_str(self.scope.as_str());
         name.push('/');
         escape(&mut name, self.id);
-        let mut account = |prefix: &str, scope, of, limit, duration: Option<Period>| {
+        let mut account = |prefix: &mut String, scope, of, limit, duration: Option<Period>| {
             let window = duration.map(|duration| (duration, windows(&duration)));
             BudgetAccount {
                 charge: charge(prefix, scope, limit, window),
@@ -277,21 +277,21 @@ impl<'a> Party<'a> {
         // A duration limits nothing by itself.
         let duration = self.effective(|limits| limits.budget_duration).filter(|_| max_budget.or(soft_budget).is_some());
         let forever = max_budget.filter(|_| duration.is_none());
-        let mut accounts = vec![account(&name, self.scope, BudgetOf::Total, forever, None)];
+        let mut accounts = vec![account(&mut name, self.scope, BudgetOf::Total, forever, None)];
         if duration.is_some() {
-            accounts.push(account(&name, self.scope, BudgetOf::MaxBudget, max_budget, duration));
+            accounts.push(account(&mut name, self.scope, BudgetOf::MaxBudget, max_budget, duration));
         }
         let own = &self.limits.budget_limits;
         let further = self.budget.map(|budget| &budget.budget_limits).filter(|_| own.is_empty()).unwrap_or(own);
         for window in further {
             let limit = Some(window.max_budget);
-            accounts.push(account(&name, self.scope, BudgetOf::BudgetLimits, limit, window.budget_duration));
+            accounts.push(account(&mut name, self.scope, BudgetOf::BudgetLimits, limit, window.budget_duration));
         }
         for (pattern, window) in self.by_model(|limits| &limits.model_max_budget) {
             if holds(pattern) {
-                let prefix = model_prefix(&name, pattern);
+                let mut prefix = model_prefix(&name, pattern);
                 let (of, limit) = (BudgetOf::Model(pattern.clone()), Some(window.max_budget));
-                accounts.push(account(&prefix, self.model_scope(), of, limit, window.budget_duration));
+                accounts.push(account(&mut prefix, self.model_scope(), of, limit, window.budget_duration));
             }
         }
         accounts
@@ -331,11 +331,16 @@ impl<'a> Party<'a> {
     }
 }
 
-fn charge(prefix: &str, scope: Scope, limit: Option<NanoUsd>, window: Option<(Period, Window)>) -> Charge {
-    let account = match window {
-        Some((period, window)) => AccountId::new(format!("{prefix}/{period}/{}", window.start_ms / 1000)),
-        None => AccountId::new([prefix, "/total"].concat()),
-    };
+/// The name is written behind `prefix`, which stays as it was.
+fn charge(prefix: &mut String, scope: Scope, limit: Option<NanoUsd>, window: Option<(Period, Window)>) -> Charge {
+    let length = prefix.len();
+    match window {
+        // Writing to a string cannot fail.
+        Some((period, window)) => _ = write!(prefix, "/{period}/{}", window.start_ms / 1000),
+        None => prefix.push_str("/total"),
+    }
+    let account = AccountId::new(prefix.as_str());
+    prefix.truncate(length);
     let forget_at_ms = window.map(|(_, window)| {
         window.end_ms.saturating_add(window.length_ms().saturating_mul(2)).saturating_add(FORGET_AFTER_MS)
     });

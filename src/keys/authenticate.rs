@@ -442,7 +442,9 @@ fn from_authorization(value: &[u8]) -> Result<String, Denied> {
     if let Some(parameters) = strip_scheme(text, SIGV4) {
         return access_key_id(parameters).ok_or(Denied::Malformed);
     }
-    let text = visible(value, KEY_BYTES_MAX * 4)?;
+    if value.len() > KEY_BYTES_MAX * 4 {
+        return Err(Denied::Malformed);
+    }
     if let Some(key) = strip_scheme(text, "bearer") {
         return if key.is_empty() { Err(Denied::Missing) } else { Ok(key.to_owned()) };
     }
@@ -475,7 +477,9 @@ fn visible(value: &[u8], bytes_max: usize) -> Result<&str, Denied> {
         return Err(Denied::Malformed);
     }
     let text = std::str::from_utf8(value).map_err(|_| Denied::Malformed)?.trim();
-    if text.bytes().any(|byte| byte.is_ascii_control()) { Err(Denied::Malformed) } else { Ok(text) }
+    // Looks at every byte without a branch, which takes many at once.
+    let hidden = text.bytes().fold(false, |any, byte| any | byte.is_ascii_control());
+    if hidden { Err(Denied::Malformed) } else { Ok(text) }
 }
 
 /// What follows `scheme` and a space, whatever the case of the scheme.

@@ -50,7 +50,7 @@ pub fn digest(secret: &str) -> String {
 }
 
 pub(super) fn hexadecimal(digest: &[u8; 32]) -> String {
-    HexDigest::new(digest).to_string()
+    HexDigest::new(digest).as_str().to_owned()
 }
 
 /// Whether `text` has the form of a [`digest`].

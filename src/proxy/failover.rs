@@ -40,7 +40,8 @@ pub(super) fn judge(gateway: &Gateway, ctx: &mut RequestContext, response: &Resp
     };
     attempt.status = Some(status);
     attempt.first_byte = Some(Instant::now());
-    let outcome = Outcome::of_status(status, retry_after(response));
+    let wait = if status == 429 { retry_after(response) } else { None };
+    let outcome = Outcome::of_status(status, wait);
     // What a refusal is about stands in its body.
     let may_want_room = status == 400 && admitted.shared.watches_context_window();
     if outcome == Outcome::Served || may_want_room {

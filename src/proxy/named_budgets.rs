@@ -1,20 +1,24 @@
 //! Which budgets have metrics of their own: the first so many keys, teams … that are seen. A client cannot add series
 //! without end, and a larger installation asks `/spend` instead.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
 use crate::budget::command::{AccountId, Charge, Scope};
 use crate::budget::entry::Row;
 use crate::ledger::Ledger;
 use crate::telemetry::metrics::Metrics;
+use crate::types::map::HashMap;
 use crate::types::money::NanoUsd;
 
-/// Budgets by scope and name, with the account they are kept on now.
+/// Budgets by name, with the account they are kept on now.
+type Named = HashMap<String, (AccountId, NanoUsd)>;
+
+/// Budgets by scope and name.
 #[derive(Debug)]
 pub struct NamedBudgets {
     names_max: usize,
-    named: RwLock<HashMap<(Scope, String), (AccountId, NanoUsd)>>,
+    named: RwLock<BTreeMap<Scope, Named>>,
 }
 
 impl NamedBudgets {
@@ -34,15 +38,17 @@ impl NamedBudgets {
     }
 
     fn note_one(&self, charge: &Charge, limit: NanoUsd, name: &str) {
-        let key = (charge.scope, name.to_owned());
-        let same = |(account, known): &(AccountId, NanoUsd)| *account == charge.account && *known == limit;
-        if self.named.read().unwrap_or_else(PoisonError::into_inner).get(&key).is_some_and(same) {
+        let is_nothing_new = |named: &Named| match named.get(name) {
+            Some((account, known)) => *account == charge.account && *known == limit,
+            None => named.len() >= self.names_max,
+        };
+        if self.named.read().unwrap_or_else(PoisonError::into_inner).get(&charge.scope).is_some_and(is_nothing_new) {
             return;
         }
         let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
-        let is_known = named.contains_key(&key);
-        if is_known || named.keys().filter(|(scope, _)| *scope == charge.scope).count() < self.names_max {
-            named.insert(key, (charge.account.clone(), limit));
+        let named = named.entry(charge.scope).or_default();
+        if !is_nothing_new(named) {
+            named.insert(name.to_owned(), (charge.account.clone(), limit));
         }
     }
 
@@ -50,15 +56,22 @@ impl NamedBudgets {
     pub async fn show(&self, ledger: &Ledger, metrics: &Metrics) {
         let named: Vec<_> = {
             let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
-            named.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+            let of = |(scope, named): (&Scope, &Named)| {
+                let scope = *scope;
+                let one = |(name, (account, limit)): (&String, &(AccountId, NanoUsd))| {
+                    (scope, name.clone(), account.clone(), *limit)
+                };
+                named.iter().map(one).collect::<Vec<_>>()
+            };
+            named.iter().flat_map(of).collect()
         };
-        let accounts: Vec<_> = named.iter().map(|(_, (account, _))| account.clone()).collect();
+        let accounts: Vec<_> = named.iter().map(|(_, _, account, _)| account.clone()).collect();
         if accounts.is_empty() {
             return;
         }
         match ledger.balances(&accounts).await {
             Ok(balances) => {
-                for (((scope, name), (_, limit)), balance) in named.iter().zip(balances) {
+                for ((scope, name, _, limit), balance) in named.iter().zip(balances) {
                     metrics.budget(scope.as_str(), name, balance.spent, balance.reserved, Some(*limit));
                 }
             }

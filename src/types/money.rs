@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 /// Units in which a [`Rate`] is quoted.
 pub const UNITS_PER_RATE: u128 = 1_000_000;
 
+const NANO_PER_USD: u64 = 1_000_000_000;
+/// The most bytes of an amount as text: 2⁶⁴ nano-dollars have eleven digits before the point and nine behind it.
+const USD_BYTES_MAX: usize = 21;
+
 /// An amount of money in nano-dollars (10⁻⁹ USD). Never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -46,53 +50,35 @@ impl NanoUsd {
     /// Dollars without needless zeros, as a JSON number: `0.01287`, `40`, `0`.
     #[must_use]
     pub fn to_usd_number(self) -> String {
-        let digits = Digits::of(self);
-        digits.as_str().trim_end_matches('0').trim_end_matches('.').to_owned()
+        let mut text = String::with_capacity(USD_BYTES_MAX);
+        text.push_str(itoa::Buffer::new().format(self.whole_usd()));
+        let mut digits = itoa::Buffer::new();
+        let fraction = self.usd_fraction(&mut digits).trim_end_matches('0');
+        if !fraction.is_empty() {
+            text.push('.');
+            text.push_str(fraction);
+        }
+        text
+    }
+
+    const fn whole_usd(self) -> u64 {
+        self.0 / NANO_PER_USD
+    }
+
+    /// The nine digits behind the point.
+    fn usd_fraction(self, digits: &mut itoa::Buffer) -> &str {
+        // With a dollar more there are leading zeros too.
+        digits.format(NANO_PER_USD + self.0 % NANO_PER_USD).get(1..).unwrap_or_default()
     }
 }
 
-/// Dollars with all nine decimals: `0.012870000`.
+/// Dollars with all nine decimals: `0.012870000`. Not by `fmt`'s machinery, which takes four times as long: every answer
+/// has several amounts.
 impl fmt::Display for NanoUsd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Digits::of(*self).as_str())
-    }
-}
-
-/// An amount as text. Every answer has several, and formatting by `fmt`'s machinery takes four times as long.
-struct Digits {
-    /// Right-aligned: 2⁶⁴ nano-dollars have eleven digits before the point and nine behind it.
-    text: [u8; 21],
-    start: usize,
-}
-
-impl Digits {
-    fn of(amount: NanoUsd) -> Self {
-        const POINT: usize = 11;
-        let mut digits = Self { text: [b'.'; 21], start: POINT };
-        let (whole, fraction) = digits.text.split_at_mut(POINT);
-        let mut rest = amount.0;
-        let mut next = || {
-            let digit = b"0123456789"[(rest % 10) as usize];
-            rest /= 10;
-            (digit, rest == 0)
-        };
-        for place in fraction.iter_mut().skip(1).rev() {
-            (*place, _) = next();
-        }
-        for place in whole.iter_mut().rev() {
-            let last;
-            (*place, last) = next();
-            digits.start -= 1;
-            if last {
-                break;
-            }
-        }
-        digits
-    }
-
-    fn as_str(&self) -> &str {
-        // Digits and a point.
-        std::str::from_utf8(&self.text[self.start..]).unwrap_or_default()
+        f.write_str(itoa::Buffer::new().format(self.whole_usd()))?;
+        f.write_str(".")?;
+        f.write_str(self.usd_fraction(&mut itoa::Buffer::new()))
     }
 }
 
@@ -226,5 +212,21 @@ mod tests {
         assert_eq!(round_up(rate.times(1) + rate.times(1)), NanoUsd(18));
         assert_eq!(round_up(rate.times(2) + rate.times(2)), NanoUsd(35));
         assert_eq!(NanoUsd(12_870_000).to_string(), "0.012870000");
+    }
+
+    #[test]
+    fn amounts_are_shown_in_dollars() {
+        for (amount, number, all) in [
+            (0, "0", "0.000000000"),
+            (1, "0.000000001", "0.000000001"),
+            (10, "0.00000001", "0.000000010"),
+            (12_870_000, "0.01287", "0.012870000"),
+            (40_000_000_000, "40", "40.000000000"),
+            (1_999_999_999, "1.999999999", "1.999999999"),
+            (u64::MAX, "18446744073.709551615", "18446744073.709551615"),
+        ] {
+            assert_eq!((NanoUsd(amount).to_usd_number(), NanoUsd(amount).to_string()), (number.into(), all.into()));
+            assert!(all.len() <= USD_BYTES_MAX);
+        }
     }
 }

@@ -76,6 +76,6 @@ impl Estimate<'_> {
             _ => guardrail,
         };
         let usage = Usage { guardrail, ..Usage::default() };
-        self.dearest(&std::iter::once(usage)).map(Bound::fixed).ok_or(Unbounded::UnpricedModel)
+        self.dearest(&[usage]).map(Bound::fixed).ok_or(Unbounded::UnpricedModel)
     }
 }
