@@ -6,7 +6,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`types`], [`yaml`] |
+//! | 0 | [`types`], [`json`], [`yaml`] |
 //! | 1 | [`admission`], [`aws`], [`usage`], [`price`], [`error`], [`budget`], the pure halves of [`deployment`]: no clock, no randomness, no IO |
 //! | 2 | [`config`] |
 //! | 3 | [`credentials`], [`store`], [`keys`], [`ledger`], [`telemetry`], the fleet and hosts of [`deployment`] |
@@ -25,6 +25,7 @@ pub mod config;
 pub mod credentials;
 pub mod deployment;
 pub mod error;
+pub mod json;
 pub mod keys;
 pub mod ledger;
 pub mod price;

@@ -7,6 +7,7 @@
 //! tried on the extreme usages, so that the bound and the bill cannot drift apart.
 
 mod body;
+mod content;
 mod guardrail;
 mod maker;
 mod place;
@@ -14,6 +15,7 @@ mod place;
 use std::borrow::Cow;
 
 use self::body::{Seen, UNLIMITED};
+pub use self::content::Content;
 use self::guardrail::TOKEN_CHARACTERS;
 use self::maker::Maker;
 use self::place::Limit;
@@ -44,10 +46,10 @@ const SPLITS_MAX: usize = 4;
 
 /// A call that is about to be made.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct Question<'a, 'b> {
     pub operation: &'a Operation,
     pub facts: &'a RequestFacts,
-    pub body: &'a [u8],
+    pub content: &'a Content<'b>,
     /// `X-Amzn-Bedrock-Service-Tier`
     pub tier_header: Option<&'a str>,
     /// `X-Amzn-Bedrock-PerformanceConfig-Latency`
@@ -148,8 +150,9 @@ impl Bound {
 ///
 /// # Errors
 /// When there is no bound: such a call must not be made on a budget.
-pub fn bound(question: &Question<'_>, candidates: &[Candidate<'_>]) -> Result<Bound, Unbounded> {
+pub fn bound(question: &Question<'_, '_>, candidates: &[Candidate<'_>]) -> Result<Bound, Unbounded> {
     let metering = question.operation.metering;
+    let nothing = Seen::default();
     let seen = match metering {
         Metering::Free => return Ok(Bound::default()),
         Metering::AgentTrace | Metering::FlowTrace | Metering::Harness | Metering::Unreported => {
@@ -159,10 +162,10 @@ pub fn bound(question: &Question<'_>, candidates: &[Candidate<'_>]) -> Result<Bo
                 Unbounded::NoOperationPrice,
             );
         }
-        Metering::StartAsyncInvoke | Metering::Rerank | Metering::InvokeModelBidirectional => Seen::default(),
-        _ => Seen::read(question.body).ok_or(Unbounded::BadBody)?,
+        Metering::StartAsyncInvoke | Metering::Rerank | Metering::InvokeModelBidirectional => &nothing,
+        _ => question.content.seen().ok_or(Unbounded::BadBody)?,
     };
-    all(candidates.iter().map(|candidate| Estimate::of(question, &seen, candidate)), Unbounded::UnpricedModel)
+    all(candidates.iter().map(|candidate| Estimate::of(question, seen, candidate)), Unbounded::UnpricedModel)
 }
 
 /// The bound that holds for all, or the first reason why there is none.
@@ -177,8 +180,8 @@ fn all(bounds: impl Iterator<Item = Result<Bound, Unbounded>>, none: Unbounded) 
 }
 
 /// One candidate's price on its way to a bound.
-struct Estimate<'a> {
-    question: &'a Question<'a>,
+struct Estimate<'a, 'b> {
+    question: &'a Question<'a, 'b>,
     seen: &'a Seen,
     price: &'a Price,
     maker: Maker,
@@ -186,8 +189,8 @@ struct Estimate<'a> {
     terms: Vec<Terms>,
 }
 
-impl<'a> Estimate<'a> {
-    fn of(question: &'a Question<'a>, seen: &'a Seen, candidate: &'a Candidate<'a>) -> Result<Bound, Unbounded> {
+impl<'a, 'b> Estimate<'a, 'b> {
+    fn of(question: &'a Question<'a, 'b>, seen: &'a Seen, candidate: &'a Candidate<'a>) -> Result<Bound, Unbounded> {
         let facts = question.facts;
         let set = candidate.operation_price;
         let fixed = |reason| set.map(Bound::fixed).ok_or(reason);
@@ -315,7 +318,7 @@ impl<'a> Estimate<'a> {
         if seen.opaque || stored || (images > 0 && !anthropic) {
             return window;
         }
-        let text = (self.question.body.len() as u64).saturating_sub(image_bytes);
+        let text = (self.question.content.bytes().len() as u64).saturating_sub(image_bytes);
         let tools = if seen.tools { TOOLS_TOKENS } else { 0 };
         let built_in = seen.built_in_tools.saturating_mul(BUILT_IN_TOOL_TOKENS);
         let beside = images.saturating_mul(IMAGE_TOKENS).saturating_add(built_in);
@@ -400,7 +403,7 @@ fn priced_by_request(facts: &RequestFacts) -> bool {
 
 /// The terms under which AWS may bill: always the default ones, since a tier may have no room, and those asked for. A
 /// word that is none of ours may mean any of them.
-fn terms(question: &Question<'_>, seen: &Seen) -> Vec<Terms> {
+fn terms(question: &Question<'_, '_>, seen: &Seen) -> Vec<Terms> {
     const TIERS: [Tier; 4] = [Tier::Flex, Tier::Priority, Tier::Reserved, Tier::Ultrafast];
     let mut tiers = vec![Tier::Default];
     for word in [question.tier_header.map(str::trim), seen.tier.as_deref()].into_iter().flatten() {

@@ -10,7 +10,7 @@ mod key;
 
 use super::select::View;
 
-pub use key::{KeySource, body_key, header_key, id_hash};
+pub use key::{KeySource, Prompt, header_key, id_hash};
 
 /// `cache_affinity`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

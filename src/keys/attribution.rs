@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 use super::authenticate::{Caller, Holder};
 use crate::aws::operation::Metering;
+use crate::budget::estimate::Content;
+use crate::json::Member;
 
 /// Characters of an end user's name or of a tag.
 const NAME_CHARACTERS_MAX: usize = 256;
@@ -27,10 +29,10 @@ const REQUEST_METADATA_HEADER: &str = "x-amzn-bedrock-request-metadata";
 /// Gives the first value of a header by its lower-case name.
 pub type Header<'h> = dyn Fn(&str) -> Option<&'h [u8]> + 'h;
 
-/// Finds the end user. `names` are the configured headers, the first that is present wins; `body` may be empty where it
+/// Finds the end user. `names` are the configured headers, the first that is present wins; the body may be empty where it
 /// was not read.
 #[must_use]
-pub fn end_user(names: &[String], header: &Header<'_>, metering: Metering, body: &[u8]) -> Option<String> {
+pub fn end_user(names: &[String], header: &Header<'_>, metering: Metering, body: &Content<'_>) -> Option<String> {
     let text = |name: &str| header(name).and_then(|value| std::str::from_utf8(value).ok());
     names
         .iter()
@@ -61,7 +63,7 @@ pub fn tags(names: &[String], header: &Header<'_>, caller: &Caller) -> Vec<Strin
     tags
 }
 
-/// Looks for the name of a member. That is a hundred times cheaper than parsing, and few bodies have one. Preparing it
+/// Looks for the name of a member. That is ten times cheaper than reading, and few bodies have one. Preparing it
 /// takes as long as looking through a kilobyte.
 struct Name(LazyLock<Finder<'static>>);
 
@@ -81,27 +83,38 @@ static USER_ID: Name = Name::new(|| Finder::new("\"user_id\""));
 static SAFETY_IDENTIFIER: Name = Name::new(|| Finder::new("\"safety_identifier\""));
 static ANTHROPIC_VERSION: Name = Name::new(|| Finder::new("\"anthropic_version\""));
 
-fn from_body(metering: Metering, body: &[u8]) -> Option<String> {
+fn from_body(metering: Metering, body: &Content<'_>) -> Option<String> {
+    let has = |name: &Name| name.is_in(body.bytes());
     match metering {
         Metering::Converse | Metering::ConverseStream => {
-            let read: WithRequestMetadata<'_> = parse(body, REQUEST_METADATA.is_in(body))?;
-            read.request_metadata.end_user()
+            if has(&REQUEST_METADATA) {
+                metadata(body, "requestMetadata")?.end_user()
+            } else {
+                None
+            }
         }
         Metering::InvokeModel | Metering::InvokeModelStream | Metering::AnthropicMessages => {
-            let is_openai = USER.is_in(body) && !ANTHROPIC_VERSION.is_in(body);
-            anthropic(body, USER_ID.is_in(body))
-                .or_else(|| openai(body, is_openai && metering != Metering::AnthropicMessages))
+            let is_openai = || metering != Metering::AnthropicMessages && has(&USER) && !has(&ANTHROPIC_VERSION);
+            let of_anthropic = if has(&USER_ID) { anthropic(body) } else { None };
+            of_anthropic.or_else(|| if is_openai() { openai(body) } else { None })
         }
         Metering::OpenAiChat | Metering::OpenAiResponses => {
-            openai(body, USER.is_in(body) || SAFETY_IDENTIFIER.is_in(body))
+            if has(&USER) || has(&SAFETY_IDENTIFIER) {
+                openai(body)
+            } else {
+                None
+            }
         }
         _ => None,
     }
 }
 
-fn anthropic(body: &[u8], worth_parsing: bool) -> Option<String> {
-    let read: WithMetadata<'_> = parse(body, worth_parsing)?;
-    let user = read.metadata.user_id?;
+fn metadata<'b>(body: &Content<'b>, name: &str) -> Option<Metadata<'b>> {
+    serde_json::from_slice(body.member(name).value()?).ok()
+}
+
+fn anthropic(body: &Content<'_>) -> Option<String> {
+    let user = metadata(body, "metadata")?.user_id?;
     // Claude Code writes `user_<hash>_account_<id>_session_<id>`: the session is not the user.
     let user = match user.split_once("_session_") {
         Some((who, _)) if who.starts_with("user_") => who,
@@ -110,33 +123,21 @@ fn anthropic(body: &[u8], worth_parsing: bool) -> Option<String> {
     clean(user, NAME_CHARACTERS_MAX)
 }
 
-fn openai(body: &[u8], worth_parsing: bool) -> Option<String> {
-    let read: WithUser<'_> = parse(body, worth_parsing)?;
-    clean(&read.user.or(read.safety_identifier)?, NAME_CHARACTERS_MAX)
+fn openai(body: &Content<'_>) -> Option<String> {
+    let (user, safety_identifier) = (text(body, "user").ok()?, text(body, "safety_identifier").ok()?);
+    clean(&user.or(safety_identifier)?, NAME_CHARACTERS_MAX)
 }
 
-fn parse<'b, T: Deserialize<'b>>(body: &'b [u8], worth_parsing: bool) -> Option<T> {
-    if worth_parsing { serde_json::from_slice(body).ok() } else { None }
-}
+/// A member is there twice, or is no text.
+struct Unusable;
 
-#[derive(Deserialize)]
-struct WithRequestMetadata<'b> {
-    #[serde(borrow, rename = "requestMetadata")]
-    request_metadata: Metadata<'b>,
-}
-
-#[derive(Deserialize)]
-struct WithMetadata<'b> {
-    #[serde(borrow)]
-    metadata: Metadata<'b>,
-}
-
-#[derive(Deserialize)]
-struct WithUser<'b> {
-    #[serde(borrow, default)]
-    user: Option<Cow<'b, str>>,
-    #[serde(borrow, default)]
-    safety_identifier: Option<Cow<'b, str>>,
+/// A member that is text or nothing.
+fn text<'b>(body: &Content<'b>, name: &str) -> Result<Option<Cow<'b, str>>, Unusable> {
+    match body.member(name) {
+        Member::Missing => Ok(None),
+        Member::Once { value, .. } => serde_json::from_slice(value).map_err(|_| Unusable),
+        Member::Twice => Err(Unusable),
+    }
 }
 
 #[derive(Deserialize, Default)]

@@ -25,6 +25,7 @@ use crate::aws::operation::{AccessClass, Metering, Streaming};
 use crate::aws::route::{self, Found, RequestTarget, RouteError};
 use crate::aws::sigv4::ChunkVerifier;
 use crate::aws::sigv4::verify::{Payload, without_signature_parameters};
+use crate::budget::estimate::Content;
 use crate::config::Limits;
 use crate::deployment::attempts::Attempts;
 use crate::deployment::fleet::Group;
@@ -176,11 +177,10 @@ async fn afford(
     };
     let priced = priced_id(&group, model_id.as_deref());
     let facts = RequestFacts::read(metering, priced, body.content());
-    let (whose, affinity) = {
-        let client = session.as_downstream();
-        let affinity = select::affinity(gateway, &client.req_header().headers, &group, metering, body.content());
-        (Attribution::find(gateway, client, &caller, metering, body.content()).await?, affinity)
-    };
+    let content = Content::new(body.content());
+    let client = session.as_downstream();
+    let affinity = select::affinity(gateway, &client.req_header().headers, &group, metering, &content);
+    let whose = Attribution::find(gateway, client, &caller, metering, &content).await?;
     ctx.record.end_user.clone_from(&whose.end_user);
     ctx.record.tags.clone_from(&whose.tags);
     // Regions are of deployments: what a key reads of the control planes has no model, and clients read it at start.
@@ -197,7 +197,7 @@ async fn afford(
         lookup_failure: lookup_failure.as_ref(),
     };
     let headers = &session.as_downstream().req_header().headers;
-    let mut booking = booking::book(gateway, ctx, &asked, &mut stand_ins, headers, body.content())?;
+    let mut booking = booking::book(gateway, ctx, &asked, &mut stand_ins, headers, &content)?;
     let shared = Arc::new(Shared::new(gateway.stop.clone()));
     if let Some(drain) = gateway.drain().filter(|_| metering != Metering::Free) {
         shared.drain(drain);

@@ -17,7 +17,7 @@ use super::{Gateway, head};
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::{Metering, Streaming};
 use crate::budget::entry::Row;
-use crate::budget::estimate::{self, Bound, Candidate, Question, Unbounded};
+use crate::budget::estimate::{self, Bound, Candidate, Content, Question, Unbounded};
 use crate::budget::limit::{self, Demands, Party};
 use crate::deployment::fleet::{Group, Target};
 use crate::deployment::profiles::LookupError;
@@ -59,7 +59,7 @@ impl Attribution {
         session: &ServerSession,
         caller: &Caller,
         metering: Metering,
-        body: &[u8],
+        body: &Content<'_>,
     ) -> Result<Self, Failure> {
         let headers = &session.req_header().headers;
         let header = |name: &str| head::first(headers, name);
@@ -110,7 +110,7 @@ pub(super) fn book(
     asked: &Asked<'_>,
     stand_ins: &mut StandIns,
     headers: &http::HeaderMap,
-    body: &[u8],
+    content: &Content<'_>,
 ) -> Result<Option<Booking>, Failure> {
     let Some(ledger) = &gateway.ledger else {
         return Ok(None);
@@ -134,7 +134,7 @@ pub(super) fn book(
         let question = Question {
             operation,
             facts: asked.facts,
-            body,
+            content,
             tier_header: head::text(headers, "x-amzn-bedrock-service-tier"),
             latency_header: head::text(headers, "x-amzn-bedrock-performanceconfig-latency"),
             guardrail_header: head::first(headers, "x-amzn-bedrock-guardrailidentifier").is_some(),
@@ -185,7 +185,7 @@ fn bound(
     gateway: &Gateway,
     group: &Group,
     lookup_failure: Option<&LookupError>,
-    question: &Question<'_>,
+    question: &Question<'_, '_>,
 ) -> Result<Bound, Failure> {
     let set = gateway.operation_prices.get(question.operation.name).copied();
     let called = question.facts.model_id.as_deref();
@@ -206,7 +206,7 @@ fn bound(
     }
 }
 
-fn price<'g>(gateway: &'g Gateway, target: &'g Target, question: &Question<'_>) -> Option<Cow<'g, Price>> {
+fn price<'g>(gateway: &'g Gateway, target: &'g Target, question: &Question<'_, '_>) -> Option<Cow<'g, Price>> {
     if matches!(question.operation.metering, Metering::ApplyGuardrail | Metering::GuardrailChecks) {
         return Some(Cow::Owned(gateway.price_book.guardrail()));
     }

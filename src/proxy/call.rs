@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use crate::aws::operation::{Operation, Streaming};
 use crate::aws::route::{self, ModelIn, Route};
+use crate::json::{Member, Outline};
 
 /// One call of one operation.
 #[derive(Debug)]
@@ -80,28 +78,19 @@ pub(super) struct BodyMember {
     pub span: Range<usize>,
 }
 
-/// Finds a member of a JSON object. `None` when the body is no object, or has no such string.
+/// Finds a member of a JSON object. `None` when the body is no object, or has no such string; also where it has one of the
+/// members that can name a model twice, because two parsers could read two different models.
 pub(super) fn find_member(body: &[u8], member: &str) -> Option<BodyMember> {
-    let object: Members<'_> = serde_json::from_slice(body).ok()?;
-    let raw = match member {
-        "model" => object.model,
-        "modelId" => object.model_id,
-        _ => None,
-    }?;
-    let value: String = serde_json::from_str(raw.get()).ok()?;
-    let start = (raw.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-    Some(BodyMember { value, span: start..start.checked_add(raw.get().len())? })
+    let outline = Outline::read(body, &NAMING_MODELS)?;
+    if NAMING_MODELS.iter().any(|name| outline.member(name) == Member::Twice) {
+        return None;
+    }
+    let Member::Once { value, at } = outline.member(member) else { return None };
+    Some(BodyMember { value: serde_json::from_slice(value).ok()?, span: at..at.checked_add(value.len())? })
 }
 
-/// Only the members that can name a model; one that stands twice is an error, because two parsers could read two
-/// different models.
-#[derive(Deserialize)]
-struct Members<'b> {
-    #[serde(borrow, default)]
-    model: Option<&'b RawValue>,
-    #[serde(borrow, default, rename = "modelId")]
-    model_id: Option<&'b RawValue>,
-}
+/// The members that can name a model.
+const NAMING_MODELS: [&str; 2] = ["model", "modelId"];
 
 /// `body` with another string in the place of a member's value; every other byte stays.
 pub(super) fn replace_member(body: &[u8], member: &BodyMember, value: &str) -> Option<Vec<u8>> {

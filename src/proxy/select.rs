@@ -14,9 +14,10 @@ use super::watch::Watch;
 use super::{Gateway, failover, head, reserve, settle};
 use crate::aws::error_body::ErrorType;
 use crate::aws::operation::{Metering, Streaming};
+use crate::budget::estimate::Content;
 use crate::config::Router;
 use crate::credentials::UpstreamAuth;
-use crate::deployment::affinity::KeySource;
+use crate::deployment::affinity::{KeySource, Prompt};
 use crate::deployment::attempts::{Circumstances, Step, Why};
 use crate::deployment::cooldown::Availability;
 use crate::deployment::fleet::{Group, Target};
@@ -235,7 +236,7 @@ pub(super) fn affinity(
     headers: &HeaderMap,
     group: &Group,
     metering: Metering,
-    body: &[u8],
+    content: &Content<'_>,
 ) -> Option<u64> {
     if group.targets.len() < 2 {
         return None;
@@ -251,7 +252,13 @@ pub(super) fn affinity(
             | Metering::AnthropicMessages
             | Metering::OpenAiChat
     );
-    KeySource { header, body: if converses { body } else { &[] } }.key(gateway.router.cache_affinity)
+    let body = if converses { content.bytes() } else { &[] };
+    let prompt = || Prompt {
+        system: content.member("system").value(),
+        tools: content.member("tools").value().or_else(|| content.member("toolConfig").value()),
+        messages: content.member("messages").value(),
+    };
+    KeySource { header, body, prompt: &prompt }.key(gateway.router.cache_affinity)
 }
 
 const INTERNAL: &str = "The proxy could not handle the request. Try again, and tell its operator if this goes on.";

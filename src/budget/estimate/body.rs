@@ -1,19 +1,21 @@
 //! What a request's body says about how much the call can cost: limits on the output, media, tools, cache markers,
-//! tiers. One pass without a tree in memory, whatever the API; `estimate.rs` decides which of it counts.
+//! tiers. One quick pass without a tree in memory, whatever the API; `estimate.rs` decides which of it counts.
 //!
 //! Every doubt is resolved upwards, because clients choose the body: of a member that is given twice the larger value
 //! counts, a limit that is no number limits nothing, and a picture's base64 is left out of the text only where the API
 //! cannot take it for anything else. Source: AWS's model parameters, Converse of botocore 1.44.5, Anthropic's and
 //! OpenAI's API references.
 
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
 
 use super::place::{Flag, LIMITS, Limit, Place};
+use crate::json::{Outline, Reader, Text, Value};
 
 /// Limits nothing.
 pub(super) const UNLIMITED: u64 = u64::MAX;
+
+/// Containers in one another; what is deeper has no bound.
+const DEPTH_MAX: u8 = 127;
 
 /// The harvest of one body.
 #[expect(clippy::struct_excessive_bools, reason = "independent things that were seen or not")]
@@ -49,7 +51,6 @@ pub(super) struct Seen {
     /// `anthropic_beta`, which may lift limits of the model.
     pub beta: bool,
     pub reasoning: bool,
-    object: bool,
     inferences: u64,
     titan_texts: u64,
     block: Block,
@@ -68,14 +69,67 @@ struct Block {
 }
 
 impl Seen {
-    /// Reads a body; `None` where it is no JSON object, or nested deeper than 127 levels.
-    pub(super) fn read(body: &[u8]) -> Option<Self> {
+    /// Reads a body, and on the way where members of it stand. `None` where it is no JSON object, or nested deeper than 127 levels.
+    pub(super) fn read<'b>(body: &'b [u8], outline: &mut Outline<'b>) -> Option<Self> {
         let mut seen = Self::default();
-        let mut deserializer = serde_json::Deserializer::from_slice(body);
-        let root = Node { seen: &mut seen, place: Place::Start };
-        root.deserialize(&mut deserializer).ok()?;
-        deserializer.end().ok()?;
-        seen.object.then_some(seen)
+        let mut reader = Reader::strict(body)?;
+        if reader.value()? != Value::Object {
+            return None;
+        }
+        reader.members(|reader, name| {
+            let start = reader.here()?;
+            seen.read_value(reader, Place::Root.member(&name.decoded()?), DEPTH_MAX - 1)?;
+            outline.note(&name, start..reader.behind());
+            Some(())
+        })?;
+        reader.end()?;
+        Some(seen)
+    }
+
+    /// Reads the value that comes next, in which there may be so many levels more.
+    fn read_value(&mut self, reader: &mut Reader<'_>, place: Place, depth: u8) -> Option<()> {
+        let scalar = match reader.value()? {
+            Value::Object => return self.read_object(reader, place, depth.checked_sub(1)?),
+            Value::Array => {
+                self.scalar(place, &Scalar::Other);
+                let depth = depth.checked_sub(1)?;
+                return reader.elements(|reader| self.read_value(reader, place.element(), depth));
+            }
+            Value::Text(text) => Scalar::Text(text),
+            Value::Count(count) => Scalar::Count(count),
+            Value::Number(number) => count_of(number)?,
+            Value::Bool => Scalar::Other,
+            Value::Null => Scalar::Null,
+        };
+        self.scalar(place, &scalar);
+        Some(())
+    }
+
+    fn read_object(&mut self, reader: &mut Reader<'_>, place: Place, depth: u8) -> Option<()> {
+        match place {
+            Place::Marker => self.raise(Flag::Cache),
+            Place::Tool => self.raise(Flag::Tools),
+            Place::Source => self.block.sources += 1,
+            Place::ConverseImage => self.converse_images += 1,
+            Place::Tier => {}
+            Place::Block => {
+                let outer = std::mem::take(&mut self.block);
+                self.read_members(reader, place, depth)?;
+                self.close_block(outer);
+                return Some(());
+            }
+            Place::Prompt | Place::Opaque => {
+                self.opaque = true;
+                return self.read_members(reader, Place::Other, depth);
+            }
+            // An object where a number, a word or a sign is expected.
+            other => self.scalar(other, &Scalar::Other),
+        }
+        self.read_members(reader, place, depth)
+    }
+
+    fn read_members(&mut self, reader: &mut Reader<'_>, place: Place, depth: u8) -> Option<()> {
+        reader.members(|reader, name| self.read_value(reader, place.member(&name.decoded()?), depth))
     }
 
     /// The largest of these limits; `None` where the body has none of them.
@@ -164,12 +218,12 @@ impl Seen {
     fn take_tier(&mut self, value: &Scalar<'_>) {
         let word = match value {
             Scalar::Null => return,
-            Scalar::Text(word) => word,
-            _ => "",
+            Scalar::Text(text) => text.decoded().unwrap_or_default(),
+            _ => Cow::default(),
         };
         match &self.tier {
-            Some(tier) if tier != word => self.tier = Some(String::new()),
-            _ => self.tier = Some(word.to_owned()),
+            Some(tier) if *tier != word => self.tier = Some(String::new()),
+            _ => self.tier = Some(word.into_owned()),
         }
     }
 
@@ -195,19 +249,20 @@ impl Seen {
         ];
         let Scalar::Text(word) = value else { return };
         self.block.types += 1;
-        if *word == "image" {
+        if word.is("image") {
             self.block.image = true;
-        } else if !TEXTS.contains(word) {
+        } else if !TEXTS.iter().any(|text| word.is(text)) {
             self.opaque = true;
         }
     }
 
     fn take_tool_type(&mut self, value: &Scalar<'_>) {
         const BUILT_IN: [&str; 4] = ["computer_2", "bash_2", "text_editor_2", "memory_2"];
-        let Scalar::Text(word) = value else { return };
+        let Scalar::Text(text) = value else { return };
+        let word = text.decoded().unwrap_or_default();
         if BUILT_IN.iter().any(|prefix| word.starts_with(prefix)) {
             self.built_in_tools += 1;
-        } else if !matches!(*word, "custom" | "function") {
+        } else if !matches!(&*word, "custom" | "function") {
             self.server_tools = true;
         }
     }
@@ -229,17 +284,17 @@ impl Seen {
 
 /// A value without members.
 #[derive(Debug, PartialEq, Eq)]
-enum Scalar<'a> {
+enum Scalar<'b> {
     Null,
     Count(u64),
-    Text(&'a str),
+    Text(Text<'b>),
     /// A truth value, or a number that is no count.
     Other,
 }
 
 impl Scalar<'_> {
     fn is(&self, word: &str) -> bool {
-        matches!(self, Self::Text(text) if *text == word)
+        matches!(self, Self::Text(text) if text.is(word))
     }
 
     /// Never more than the string takes in the body.
@@ -251,132 +306,13 @@ impl Scalar<'_> {
     }
 }
 
-struct Node<'s> {
-    seen: &'s mut Seen,
-    place: Place,
+/// Of a number with a sign, a fraction or an exponent, or one that is very long: `1e3` is a thousand; a begun token is a
+/// whole one. `None` for what no number can hold.
+fn count_of(number: &[u8]) -> Option<Scalar<'static>> {
+    let number: f64 = serde_json::from_slice(number).ok()?;
+    let count = if number > 0.0 { format!("{:.0}", number.ceil()).parse().ok() } else { None };
+    Some(count.map_or(Scalar::Other, Scalar::Count))
 }
 
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Node<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { seen, place } = self;
-        let place = match place {
-            Place::Start => {
-                seen.object = true;
-                Place::Root
-            }
-            Place::Marker => {
-                seen.raise(Flag::Cache);
-                place
-            }
-            Place::Block | Place::Tier => place,
-            Place::Tool => {
-                seen.raise(Flag::Tools);
-                place
-            }
-            Place::Source => {
-                seen.block.sources += 1;
-                place
-            }
-            Place::ConverseImage => {
-                seen.converse_images += 1;
-                place
-            }
-            Place::Prompt | Place::Opaque => {
-                seen.opaque = true;
-                Place::Other
-            }
-            other => {
-                // An object where a number, a word or a sign is expected.
-                seen.scalar(other, &Scalar::Other);
-                other
-            }
-        };
-        let outer = (place == Place::Block).then(|| std::mem::take(&mut seen.block));
-        while let Some(member) = map.next_key_seed(Name(place))? {
-            map.next_value_seed(Node { seen: &mut *seen, place: member })?;
-        }
-        if let Some(outer) = outer {
-            seen.close_block(outer);
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        let Self { seen, place } = self;
-        if place == Place::Start {
-            return Err(A::Error::custom("the body is no object"));
-        }
-        seen.scalar(place, &Scalar::Other);
-        while elements.next_element_seed(Node { seen: &mut *seen, place: place.element() })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.seen.scalar(self.place, &Scalar::Text(text));
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, count: u64) -> Result<(), E> {
-        self.seen.scalar(self.place, &Scalar::Count(count));
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        self.seen.scalar(self.place, &Scalar::Other);
-        Ok(())
-    }
-
-    /// `1e3` is a thousand; a begun token is a whole one.
-    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        let count = if number > 0.0 { format!("{:.0}", number.ceil()).parse().ok() } else { None };
-        self.seen.scalar(self.place, &count.map_or(Scalar::Other, Scalar::Count));
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.seen.scalar(self.place, &Scalar::Other);
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.seen.scalar(self.place, &Scalar::Null);
-        Ok(())
-    }
-}
-
-/// A member's name, without its escapes.
-struct Name(Place);
-
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Place;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Place, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name {
-    type Value = Place;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Place, E> {
-        Ok(self.0.member(name))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ const UNIT_CHARACTERS: u64 = 1_000;
 /// The longest token of known vocabularies, in characters.
 pub(super) const TOKEN_CHARACTERS: u64 = 128;
 
-impl Estimate<'_> {
+impl Estimate<'_, '_> {
     pub(super) fn has_guardrail(&self) -> bool {
         self.seen.guardrail || self.question.guardrail_header
     }
@@ -22,7 +22,7 @@ impl Estimate<'_> {
     /// Units of the input: every text begins a unit of its own.
     fn input_units(&self) -> u64 {
         let images = self.seen.converse_image_bytes;
-        let characters = (self.question.body.len() as u64).saturating_sub(images);
+        let characters = (self.question.content.bytes().len() as u64).saturating_sub(images);
         self.seen.texts.saturating_add(characters.div_ceil(UNIT_CHARACTERS))
     }
 

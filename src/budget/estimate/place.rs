@@ -44,7 +44,6 @@ pub(super) enum Flag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// The whole body.
-    Start,
     Root,
     /// `additionalModelRequestFields` and everything in it.
     Additional,

@@ -42,7 +42,7 @@ fn bound_with(metering: Metering, id: &str, body: &str, asked: Asked<'_>) -> Res
     let question = Question {
         operation: &operation,
         facts: &facts,
-        body: body.as_bytes(),
+        content: &Content::new(body.as_bytes()),
         tier_header: asked.tier,
         latency_header: asked.latency,
         guardrail_header: asked.guardrail,
@@ -337,7 +337,7 @@ fn what_has_no_bound_says_why() {
         &Question {
             operation: &operation(Converse),
             facts: &RequestFacts::read(Converse, None, b"{}"),
-            body: b"{}",
+            content: &Content::new(b"{}"),
             tier_header: None,
             latency_header: None,
             guardrail_header: false,
@@ -417,7 +417,7 @@ fn the_dearest_candidate_counts() {
     let question = Question {
         operation: &operation,
         facts: &facts,
-        body,
+        content: &Content::new(body),
         tier_header: None,
         latency_header: None,
         guardrail_header: false,
@@ -540,7 +540,7 @@ fn broken_bodies_are_refused_or_bounded() {
                 _ => body.insert(at, b"{}[],:\"0"[usize::try_from(random.below(8)).unwrap()]),
             }
         }
-        if let Some(seen) = Seen::read(&body) {
+        if let Some(seen) = Content::new(&body).seen() {
             assert!(seen.converse_image_bytes + seen.anthropic_image_bytes <= body.len() as u64);
         }
     }

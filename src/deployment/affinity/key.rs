@@ -1,7 +1,8 @@
 //! What makes requests belong together: a header, the session that Claude Code names, or what repeats at the beginning
 //! of a conversation with every turn: its tools, its system prompt and its messages up to the first of the user.
 //!
-//! Pure, stable over processes, and cheap: a body is leapt over string by string and nothing of it is kept. Markers of
+//! Pure, stable over processes, and cheap: whoever read the body says where its parts stand, and of the messages only the
+//! first ones are looked at. Markers of
 //! prompt caching (`cachePoint` of Converse, `cache_control` of Anthropic) move to the end with every turn, so only
 //! strings count, and those of the markers do not. A body that is no JSON has no key.
 
@@ -19,12 +20,22 @@ const MESSAGES_MAX: usize = 4;
 const UUID_BYTES: usize = 36;
 
 /// Where a key may come from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct KeySource<'a> {
     /// The value of the first configured header that is there.
     pub header: Option<&'a [u8]>,
     /// The request's body; empty where it is no model's prompt.
     pub body: &'a [u8],
+    /// Finds the parts of the body. It is asked only where they decide.
+    pub prompt: &'a dyn Fn() -> Prompt<'a>,
+}
+
+/// What a conversation begins with, as it stands in the body.
+#[derive(Debug, Clone, Copy)]
+pub struct Prompt<'a> {
+    pub system: Option<&'a [u8]>,
+    pub tools: Option<&'a [u8]>,
+    pub messages: Option<&'a [u8]>,
 }
 
 impl KeySource<'_> {
@@ -34,7 +45,20 @@ impl KeySource<'_> {
         if mode == CacheAffinity::Off {
             return None;
         }
-        self.header.filter(|value| !value.is_empty()).map(header_key).or_else(|| body_key(self.body, mode))
+        self.header.filter(|value| !value.is_empty()).map(header_key).or_else(|| self.body_key(mode))
+    }
+
+    /// The key that the body gives.
+    fn body_key(&self, mode: CacheAffinity) -> Option<u64> {
+        if self.body.is_empty() {
+            return None;
+        }
+        if let Some(session) = session(self.body) {
+            return Some(header_key(session));
+        }
+        let has = |marker: &[u8]| memmem::find(self.body, marker).is_some();
+        let caches = || has(b"\"cachePoint\"") || has(b"\"cache_control\"");
+        if mode == CacheAffinity::Always || caches() { beginning(&(self.prompt)()) } else { None }
     }
 }
 
@@ -48,20 +72,6 @@ pub fn header_key(value: &[u8]) -> u64 {
 #[must_use]
 pub fn id_hash(id: &str) -> u64 {
     xxh3_64(id.as_bytes())
-}
-
-/// The key that a body gives.
-#[must_use]
-pub fn body_key(body: &[u8], mode: CacheAffinity) -> Option<u64> {
-    if body.is_empty() || mode == CacheAffinity::Off {
-        return None;
-    }
-    if let Some(session) = session(body) {
-        return Some(header_key(session));
-    }
-    let caches =
-        || memmem::find(body, b"\"cachePoint\"").is_some() || memmem::find(body, b"\"cache_control\"").is_some();
-    if mode == CacheAffinity::Always || caches() { beginning(body) } else { None }
 }
 
 /// The session in Anthropic's `metadata.user_id`: Claude Code writes `user_…_account_…_session_<uuid>` there, or a JSON
@@ -87,16 +97,10 @@ fn is_uuid(text: &[u8]) -> bool {
 }
 
 /// The hash of what every turn of a conversation begins with.
-fn beginning(body: &[u8]) -> Option<u64> {
-    let (mut system, mut tools, mut messages) = (0, 0, None);
-    each_member(body, |name, value| match name {
-        b"system" => system = strings_hash(value),
-        b"tools" | b"toolConfig" => tools = strings_hash(value),
-        b"messages" => messages = first_messages(value),
-        _ => {}
-    })?;
-    let parts = [system, tools, messages?].map(u64::to_le_bytes);
-    Some(xxh3_64(parts.as_flattened()))
+fn beginning(prompt: &Prompt<'_>) -> Option<u64> {
+    let messages = first_messages(prompt.messages?)?;
+    let [system, tools] = [prompt.system, prompt.tools].map(|part| part.map_or(0, strings_hash));
+    Some(xxh3_64([system, tools, messages].map(u64::to_le_bytes).as_flattened()))
 }
 
 /// The hash of a list of messages up to the first of the user.
@@ -239,6 +243,22 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::json::Outline;
+
+    fn body_key(body: &[u8], mode: CacheAffinity) -> Option<u64> {
+        key_with(None, body, mode)
+    }
+
+    fn key_with(header: Option<&[u8]>, body: &[u8], mode: CacheAffinity) -> Option<u64> {
+        let outline = Outline::read(body, &["system", "tools", "toolConfig", "messages"]);
+        let part = |name| outline.as_ref().and_then(|outline| outline.member(name).value());
+        let prompt = || Prompt {
+            system: part("system"),
+            tools: part("tools").or_else(|| part("toolConfig")),
+            messages: part("messages"),
+        };
+        KeySource { header, body, prompt: &prompt }.key(mode)
+    }
 
     fn key(body: &Value) -> Option<u64> {
         body_key(body.to_string().as_bytes(), CacheAffinity::Auto)
@@ -354,11 +374,10 @@ mod tests {
     #[test]
     fn a_header_comes_before_the_body() {
         let body = converse(1).to_string();
-        let source = KeySource { header: Some(b"mine"), body: body.as_bytes() };
-        assert_eq!(source.key(CacheAffinity::Auto), Some(header_key(b"mine")));
-        assert_eq!(source.key(CacheAffinity::Off), None);
-        let without = KeySource { header: Some(b""), ..source };
-        assert_eq!(without.key(CacheAffinity::Auto), key(&converse(1)));
+        let key_of = |header: &'static [u8], mode| key_with(Some(header), body.as_bytes(), mode);
+        assert_eq!(key_of(b"mine", CacheAffinity::Auto), Some(header_key(b"mine")));
+        assert_eq!(key_of(b"mine", CacheAffinity::Off), None);
+        assert_eq!(key_of(b"", CacheAffinity::Auto), key(&converse(1)));
     }
 
     #[test]

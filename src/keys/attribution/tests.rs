@@ -12,7 +12,7 @@ fn names(list: &[&str]) -> Vec<String> {
 
 fn user(headers: &[(&str, &str)], metering: Metering, body: &str) -> Option<String> {
     let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_bytes());
-    end_user(&names(&NAMES), &header, metering, body.as_bytes())
+    end_user(&names(&NAMES), &header, metering, &Content::new(body.as_bytes()))
 }
 
 fn tagged(headers: &[(&str, &str)], caller: &Caller) -> Vec<String> {
@@ -39,6 +39,11 @@ fn the_end_user_is_found_wherever_a_client_may_say_it() {
         (&[], messages, r#"{"metadata":{"user_id":null}}"#, None),
         (&[], Metering::OpenAiChat, r#"{"user":"j","messages":[{"role":"user"}]}"#, Some("j")),
         (&[], Metering::OpenAiResponses, r#"{"safety_identifier":"k"}"#, Some("k")),
+        (&[], Metering::OpenAiResponses, r#"{"user":null,"safety_identifier":"k"}"#, Some("k")),
+        (&[], Metering::OpenAiResponses, r#"{"user":"j","safety_identifier":"k"}"#, Some("j")),
+        (&[], Metering::OpenAiResponses, r#"{"user":5,"safety_identifier":"k"}"#, None),
+        (&[], Metering::OpenAiChat, r#"{"user":"j","user":"k"}"#, None),
+        (&[], Metering::Converse, r#"{"requestMetadata":{"user":"e"},"requestMetadata":{"user":"f"}}"#, None),
         (&[], Metering::InvokeModel, r#"{"messages":[{"role":"user"}],"user":"l"}"#, Some("l")),
         (&[], Metering::InvokeModel, r#"{"anthropic_version":"v","messages":[{"role":"user"}]}"#, None),
         (&[], Metering::OpenAiChat, "{\"user\":", None),
