@@ -16,9 +16,8 @@ struct Node<'s> {
 }
 
 impl Node<'_> {
-    fn scalar<E>(self, scalar: &Scalar<'_>) -> Result<(), E> {
+    fn scalar(self, scalar: &Scalar<'_>) {
         self.seen.scalar(self.place, scalar);
-        Ok(())
     }
 }
 
@@ -74,28 +73,34 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         let quoted = serde_json::to_string(text).unwrap();
         let Some(Value::Text(text)) = Reader::new(quoted.as_bytes()).value() else { panic!("{quoted}") };
-        self.scalar(&Scalar::Text(text))
+        self.scalar(&Scalar::Text(text));
+        Ok(())
     }
 
     fn visit_u64<E>(self, count: u64) -> Result<(), E> {
-        self.scalar(&Scalar::Count(count))
+        self.scalar(&Scalar::Count(count));
+        Ok(())
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        self.scalar(&Scalar::Other)
+        self.scalar(&Scalar::Other);
+        Ok(())
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<(), E> {
         let count = if number > 0.0 { format!("{:.0}", number.ceil()).parse().ok() } else { None };
-        self.scalar(&count.map_or(Scalar::Other, Scalar::Count))
+        self.scalar(&count.map_or(Scalar::Other, Scalar::Count));
+        Ok(())
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.scalar(&Scalar::Other)
+        self.scalar(&Scalar::Other);
+        Ok(())
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        self.scalar(&Scalar::Null)
+        self.scalar(&Scalar::Null);
+        Ok(())
     }
 }
 
