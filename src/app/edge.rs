@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::apps::{HttpServerOptions, ServerApp};
+use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
@@ -37,6 +38,8 @@ const PREFACE_BYTES: usize = 24;
 /// What is read ahead of a connection, which keeps so much memory as long as it is open: Pingora's 64 KiB for each one that
 /// is silent would be more than a gigabyte of 20,000. Heads fit here as a rule; what reads more at once reads past it.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// The same before TLS: a whole record, so that who speaks no TLS is told so rather than reset with bytes unread.
+const TLS_READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// How long a connection beyond the limit has for its head.
 const SPARE_PATIENCE: Duration = Duration::from_secs(1);
@@ -89,9 +92,14 @@ impl Edge {
     }
 }
 
-/// How to listen on an address.
-pub(super) fn listener(address: SocketAddr) -> ListenerConfig {
-    ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::default().read(READ_BUFFER_BYTES))
+/// How to listen on an address, with TLS where there are settings for it.
+pub(super) fn listener(address: SocketAddr, tls: Option<TlsSettings>) -> ListenerConfig {
+    let ahead = if tls.is_some() { TLS_READ_BUFFER_BYTES } else { READ_BUFFER_BYTES };
+    let listener = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::default().read(ahead));
+    match tls {
+        Some(settings) => listener.tls(settings),
+        None => listener,
+    }
 }
 
 /// The proxy, for as many clients as there may be, and only for those that ask for something in time.

@@ -213,10 +213,10 @@ fn serve(
     let proxy = Proxy(Arc::clone(&reloader.in_force));
     let mut service = edge.service(&server.configuration, proxy, Arc::clone(&lifecycle));
     if let Some(address) = announce.addresses.plain {
-        service.add_listener(edge::listener(address));
+        service.add_listener(edge::listener(address, None));
     }
     if let (Some(address), Some((settings, certificate))) = (announce.addresses.tls, secure) {
-        service.add_listener(edge::listener(address).tls(settings));
+        service.add_listener(edge::listener(address, Some(settings)));
         server.add_service(background_service("certificate", certificate));
     }
     server.add_service(Listening {

@@ -33,6 +33,7 @@ const UPSTREAM_CONNECTIONS_KEPT: usize = 4096;
 const KEEPALIVE: Duration = Duration::from_secs(50);
 /// As `app::edge` has it.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
+const TLS_READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Pingora alone, passing everything through to one upstream.
 #[derive(Debug, Parser)]
@@ -103,8 +104,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let address = socket.local_addr()?;
     let tls = tls(&arguments)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let mut listener =
-        ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::default().read(READ_BUFFER_BYTES));
+    let ahead = if tls.is_some() { TLS_READ_BUFFER_BYTES } else { READ_BUFFER_BYTES };
+    let mut listener = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::default().read(ahead));
     if let Some(settings) = tls {
         listener = listener.tls(settings);
     }
