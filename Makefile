@@ -50,7 +50,7 @@ lint: ## Lints, with every warning an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo check --quiet --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
 
-fuzz: setup ## Fuzz the decoder and the usage readers: make fuzz ARGS="-runs=10000000"
+fuzz: setup ## Fuzz the decoder and the readers of usage and JSON: make fuzz ARGS="-runs=10000000"
 	@scripts/fuzz $(ARGS)
 
 bench: setup ## Time the pieces of a request: make bench ARGS=usage for some of them

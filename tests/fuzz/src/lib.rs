@@ -17,6 +17,9 @@ pub mod aws {
     pub mod operation;
 }
 
+#[path = "../../../src/json.rs"]
+pub mod json;
+
 #[path = "../../../src/usage/mod.rs"]
 pub mod usage;
 
