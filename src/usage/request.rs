@@ -61,10 +61,6 @@ impl ModelFamily {
             ("amazon.nova-reel", ModelFamily::NovaReel),
             ("luma.ray", ModelFamily::LumaRay),
         ];
-        // Most models are of others.
-        if !["rerank", "amazon.", "stability.", "twelvelabs.", "luma."].iter().any(|mark| model_id.contains(mark)) {
-            return Self::Tokens;
-        }
         MARKS.iter().find(|(mark, _)| model_id.contains(mark)).map_or(Self::Tokens, |(_, family)| *family)
     }
 }
