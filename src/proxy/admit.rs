@@ -225,7 +225,7 @@ async fn afford(
         read,
         frames,
         booking,
-        spoiled: false,
+        spoiled: None,
     }));
     Ok(())
 }

@@ -76,8 +76,9 @@ pub(super) struct Admitted {
     pub read: Instant,
     /// What reservations of this request are made of; `None` where nothing is counted.
     pub booking: Option<Booking>,
-    /// The last attempt may have been billed although no answer came: its reservation is not for the next one.
-    pub spoiled: bool,
+    /// Where the last attempt was, if it may have been billed although no answer came: its reservation is not for the next
+    /// one.
+    pub spoiled: Option<Arc<Target>>,
 }
 
 /// An attempt that has been decided on, and takes its place at the deployment already.

@@ -106,8 +106,10 @@ pub(super) fn broken(
         && let Some(ongoing) = attempt.ongoing.take()
     {
         // It may have been served all the same, and whoever pays for it must not find it missing.
-        admitted.spoiled |= attempt.sent.is_some();
         let (index, target) = (attempt.index, Arc::clone(&attempt.target));
+        if attempt.sent.is_some() {
+            admitted.spoiled = Some(Arc::clone(&target));
+        }
         admitted.chosen = Some(Chosen { index, target, ongoing, pause: Duration::ZERO, repeated: true });
         error.set_retry(true);
         return error;
@@ -181,8 +183,10 @@ fn moves_on(gateway: &Gateway, ctx: &mut RequestContext, outcome: Outcome, phase
         return false;
     }
     if let Some(admitted) = ctx.admitted_mut() {
-        admitted.spoiled |= begun;
-        if admitted.spoiled && status.is_some_and(|status| (200..300).contains(&status)) {
+        if begun {
+            admitted.spoiled = Some(Arc::clone(&target));
+        }
+        if admitted.spoiled.is_some() && status.is_some_and(|status| (200..300).contains(&status)) {
             settle::measure_given_up(gateway, ctx);
         }
     }
@@ -203,6 +207,7 @@ pub(super) fn given_up(gateway: &Gateway, ctx: &mut RequestContext, outcome: Out
 
 /// Ends an attempt, and decides whether the request goes on to another one.
 pub(super) fn goes_on(gateway: &Gateway, ctx: &mut RequestContext, ongoing: Ongoing, ending: &Ending) -> bool {
+    let target = Arc::clone(ongoing.target());
     end(gateway, ongoing, ending);
     let verdict = verdict_on(ending.outcome, ending.phase);
     let Some(admitted) =
@@ -215,7 +220,9 @@ pub(super) fn goes_on(gateway: &Gateway, ctx: &mut RequestContext, ongoing: Ongo
     }
     let goes_on = matches!(select::choose(gateway, admitted, Some(&verdict)), Step::Try { .. });
     // It may have been served all the same, and whoever pays for it must not find it missing.
-    admitted.spoiled |= goes_on && verdict.may_be_billed;
+    if goes_on && verdict.may_be_billed {
+        admitted.spoiled = Some(target);
+    }
     goes_on
 }
 
@@ -280,10 +287,10 @@ pub(super) fn ended(gateway: &Gateway, ctx: &mut RequestContext, error: Option<&
 }
 
 /// The last attempt failed before an answer, and there is none to deliver.
-fn give_up_on(gateway: &Gateway, ctx: &mut RequestContext, target: &Target, outcome: Outcome, error: &Error) {
+fn give_up_on(gateway: &Gateway, ctx: &mut RequestContext, target: &Arc<Target>, outcome: Outcome, error: &Error) {
     let sent = ctx.dispatched_mut().is_some_and(|(_, attempt)| attempt.sent.is_some());
-    if let Some(admitted) = ctx.admitted_mut() {
-        admitted.spoiled |= sent;
+    if let Some(admitted) = ctx.admitted_mut().filter(|_| sent) {
+        admitted.spoiled = Some(Arc::clone(target));
     }
     gateway.metrics.set_back(target.id.as_str(), outcome.as_str());
     ctx.set_back(target, None, outcome);

@@ -53,8 +53,8 @@ pub(super) async fn pick_peer(gateway: &Gateway, ctx: &mut RequestContext) -> Re
                 Failure::new(Fault::Internal, "no_stage", ErrorType::InternalServer, INTERNAL),
             );
         };
-        if std::mem::take(&mut admitted.spoiled) {
-            let charged = settle::charge_unanswered(gateway, admitted);
+        if let Some(target) = admitted.spoiled.take() {
+            let charged = settle::charge_unanswered(gateway, admitted, &target);
             let shared = Arc::clone(&admitted.shared);
             let reserved = match admitted.booking.as_mut() {
                 Some(booking) => reserve::reserve(gateway, booking, &shared).await,

@@ -13,6 +13,7 @@ use super::{Gateway, failover};
 use crate::aws::operation::Metering;
 use crate::budget::entry::Row;
 use crate::config::UnknownUsage;
+use crate::deployment::fleet::Target;
 use crate::price::book::{Query, Surface};
 use crate::price::cost;
 use crate::telemetry::metrics::{Route, Timings};
@@ -47,7 +48,7 @@ pub(super) fn measure(gateway: &Gateway, ctx: &mut RequestContext) {
     }
     let served = attempt.status.is_some_and(|status| (200..300).contains(&status)) && !attempt.watch.refused;
     let cost = if served { price(gateway, admitted, attempt, &metered) } else { Ok(NanoUsd::ZERO) };
-    let route = route(admitted, attempt);
+    let route = route(admitted, &attempt.target);
     if let Some(usage) = metered.usage.filter(|usage| served && !usage.is_empty()) {
         gateway.metrics.used(route, &usage);
         record.usage = Some(UsageRecord(usage));
@@ -151,11 +152,14 @@ fn book(admitted: &Admitted, attempt: &Attempt, metered: &Metered, charged: Nano
     reservation.settle(charged, tokens.0, row(admitted, Some(attempt), metered, duration));
 }
 
-/// Charges an attempt that was sent and never answered.
-pub(super) fn charge_unanswered(gateway: &Gateway, admitted: &mut Admitted) -> NanoUsd {
+/// Charges an attempt at `target` that was sent and never answered.
+pub(super) fn charge_unanswered(gateway: &Gateway, admitted: &Admitted, target: &Target) -> NanoUsd {
     let charged = unknown(gateway, admitted, 0);
+    if charged > NanoUsd::ZERO {
+        gateway.metrics.spent(route(admitted, target), charged);
+    }
     if let Some(reservation) = admitted.shared.purse.take() {
-        let mut row = admitted.booking.as_ref().map(|booking| Row::clone(&booking.row)).unwrap_or_default();
+        let mut row = row_at(admitted, Some(target));
         "unknown".clone_into(&mut row.certainty);
         let tokens =
             admitted.booking.as_ref().and_then(|booking| booking.bound.as_ref()).map_or(0, |bound| bound.tokens);
@@ -164,14 +168,22 @@ pub(super) fn charge_unanswered(gateway: &Gateway, admitted: &mut Admitted) -> N
     charged
 }
 
+/// What the line of the spend log says of the request, and of where it was sent.
+fn row_at(admitted: &Admitted, target: Option<&Target>) -> Row {
+    let mut row = admitted.booking.as_ref().map(|booking| Row::clone(&booking.row)).unwrap_or_default();
+    if let Some(target) = target {
+        row.model_id = called_model(admitted, target).map(str::to_owned);
+        row.deployment = Some(target.id.as_str().to_owned());
+        row.region = Some(target.region.as_str().to_owned());
+    }
+    row
+}
+
 /// The line of the spend log.
 fn row(admitted: &Admitted, attempt: Option<&Attempt>, metered: &Metered, duration: Duration) -> Row {
-    let mut row = admitted.booking.as_ref().map(|booking| Row::clone(&booking.row)).unwrap_or_default();
+    let mut row = row_at(admitted, attempt.map(|attempt| &*attempt.target));
     row.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if let Some(attempt) = attempt {
-        row.model_id = model_id(admitted, attempt);
-        row.deployment = Some(attempt.target.id.as_str().to_owned());
-        row.region = Some(attempt.target.region.as_str().to_owned());
         row.status = attempt.status.unwrap_or_default().into();
     }
     if let Some(usage) = &metered.usage {
@@ -207,7 +219,7 @@ fn price(
     };
     let target = &attempt.target;
     let query = Query {
-        model_id: called_model(admitted, attempt).unwrap_or_default(),
+        model_id: called_model(admitted, target).unwrap_or_default(),
         region: target.region.as_str(),
         surface: Surface::Runtime,
         base_model: target.base_model.as_ref().map(ModelId::as_str),
@@ -228,11 +240,11 @@ fn price(
 
 /// The model id the attempt called, decoded: the deployment's, or what the client named.
 pub(super) fn model_id(admitted: &Admitted, attempt: &Attempt) -> Option<String> {
-    called_model(admitted, attempt).map(str::to_owned)
+    called_model(admitted, &attempt.target).map(str::to_owned)
 }
 
-fn called_model<'a>(admitted: &'a Admitted, attempt: &'a Attempt) -> Option<&'a str> {
-    let own = attempt.target.model_id.as_ref().map(ModelId::as_str);
+fn called_model<'a>(admitted: &'a Admitted, target: &'a Target) -> Option<&'a str> {
+    let own = target.model_id.as_ref().map(ModelId::as_str);
     own.or(admitted.called.as_deref()).or(admitted.facts.model_id.as_deref())
 }
 
@@ -245,12 +257,12 @@ fn certainty(metering: Metering, metered: &Metered) -> Option<&'static str> {
     }
 }
 
-fn route<'a>(admitted: &'a Admitted, attempt: &'a Attempt) -> Route<'a> {
+fn route<'a>(admitted: &'a Admitted, target: &'a Target) -> Route<'a> {
     Route {
         operation: admitted.call.operation.name,
-        model_name: attempt.target.model_name.as_ref().map_or("", ModelName::as_str),
-        deployment: attempt.target.id.as_str(),
-        region: attempt.target.region.as_str(),
+        model_name: target.model_name.as_ref().map_or("", ModelName::as_str),
+        deployment: target.id.as_str(),
+        region: target.region.as_str(),
     }
 }
 
@@ -259,8 +271,8 @@ fn give_back(gateway: &Gateway, ctx: &mut RequestContext) {
     let Some(admitted) = ctx.admitted_mut() else {
         return;
     };
-    if std::mem::take(&mut admitted.spoiled) {
-        let charged = charge_unanswered(gateway, admitted);
+    if let Some(target) = admitted.spoiled.take() {
+        let charged = charge_unanswered(gateway, admitted, &target);
         ctx.record.add_cost(charged);
     } else if let Some(reservation) = admitted.shared.purse.take() {
         reservation.void();
@@ -301,7 +313,8 @@ pub(super) fn settle(
         });
         record.deployment = Some(attempt.target.id.clone());
         record.region = Some(attempt.target.region.clone());
-        record.model_id = attempt.target.model_id.clone().or_else(|| called_model(admitted, attempt).map(ModelId::new));
+        record.model_id =
+            attempt.target.model_id.clone().or_else(|| called_model(admitted, &attempt.target).map(ModelId::new));
         if record.status == 0 {
             record.status = attempt.status.unwrap_or(499);
         }
@@ -327,7 +340,7 @@ pub(super) fn settle(
         return; // Probes and scrapes are not requests to Bedrock.
     }
     let labels = match &stage {
-        Stage::Dispatched(admitted, attempt) => route(admitted, attempt),
+        Stage::Dispatched(admitted, attempt) => route(admitted, &attempt.target),
         _ => Route { operation: record.operation.unwrap_or(""), model_name: "", deployment: "", region: "" },
     };
     gateway.metrics.finished(labels, record.status, &Timings { duration, time_to_first_byte: first_byte, overhead });

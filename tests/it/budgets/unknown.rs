@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::costs::COST;
 use crate::support::{
     Answer, Asked, Connection, Entry, Http, Plan, Stand, Store, converse, dollars, on_both_stores, read_at_least, rules,
 };
@@ -60,12 +61,15 @@ async fn unreliable(store: Store, rest: &str) -> Stand {
 
 async fn an_answer_that_never_tells_is_charged_as_reserved(store: Store) {
     let stand = unreliable(store, "").await;
+    let mut in_all = 0;
     for (what, asked, fault, reason) in faults() {
         let (charged, answer) = charged(&stand, &asked, &fault).await;
+        in_all += charged;
         assert_eq!(charged, bound(&asked, 100), "{what}: {answer:?}");
         let record = stand.proxy().record(answer.call_id()).await;
         assert_eq!(record["cost_nano_usd"], json!(charged), "{what}: {record}");
         assert_eq!(record["reason"], reason, "{what}: {record}");
+        assert_eq!(stand.sum(COST, &[]).await, in_all, "{what}: the metric");
     }
     // What was refused is known to cost nothing.
     let throttled = json!({ "kind": "throttle", "retry_after_s": null });
@@ -187,6 +191,9 @@ async fn a_call_that_may_have_been_served_twice_is_charged_twice(store: Store) {
     assert!(stand.simulator.billed().total_nano_usd <= spent);
     let record = stand.proxy().record(answer.call_id()).await;
     assert_eq!(record["cost_nano_usd"], json!(spent), "{record}");
+    let by_deployment = stand.proxy().metrics().await.sums_by(COST, "deployment");
+    assert_eq!(by_deployment.values().sum::<u64>(), spent, "{by_deployment:?}");
+    assert_eq!(by_deployment.len(), 2, "each attempt where it was: {by_deployment:?}");
 }
 
 async fn a_second_attempt_must_be_paid_for(store: Store) {
