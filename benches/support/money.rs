@@ -12,7 +12,7 @@ use dheera_ai::store::LedgerStore;
 use dheera_ai::store::embedded::{Clock, Embedded};
 use dheera_ai::telemetry::metrics::Metrics;
 use dheera_ai::types::money::NanoUsd;
-use futures::FutureExt as _;
+use futures::executor::block_on;
 use uuid::Uuid;
 
 use super::Case;
@@ -101,8 +101,7 @@ pub fn reserve_and_settle() -> Case {
     Case::new(move || {
         // The directory lives as long as the ledger.
         let _ = &directory;
-        // What is in memory is there at once.
-        let reservation = ledger.reserve(black_box(ask())).now_or_never().unwrap().unwrap();
+        let reservation = block_on(ledger.reserve(black_box(ask()))).unwrap();
         reservation.settle(COST, TOKENS, row(Uuid::now_v7()));
     })
 }

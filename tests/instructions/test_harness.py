@@ -64,6 +64,16 @@ class Counting(unittest.TestCase):
         few, many = profile(1_300, start=1_000, serve=300), profile(1_900, start=1_000, serve=900)
         self.assertEqual(many.beyond(few).each(2), Profile(300, {"start": 0, "serve": 300}))
 
+    def test_the_thread_that_serves_is_told_from_the_others(self):
+        with tempfile.TemporaryDirectory(prefix="instructions-harness-") as made:
+            directory = Path(made)
+            # The unnumbered one is empty: callgrind has it for what no thread did.
+            for name, text in ("", ""), ("-01", "fn=(1) main\n"), ("-10", f"fn=(7) pingora_proxy{measure.SERVING}x\n"):
+                (directory / f"callgrind.out{name}").write_text(text)
+            self.assertEqual(measure.worker(directory).name, "callgrind.out-10")
+            (directory / "callgrind.out-10").unlink()
+            self.assertRaises(SystemExit, measure.worker, directory)
+
 
 class Comparing(unittest.TestCase):
     def compare(self, now):
